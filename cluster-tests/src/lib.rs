@@ -1,0 +1,1 @@
+//! Ringway tested with real parts.
