@@ -1,0 +1,100 @@
+//! A request on its way to the node that owns its session, and what comes back.
+
+use super::{Kind, Message};
+use crate::id::{Fingerprint, NodeRef, RouteId};
+use serde::{Deserialize, Serialize};
+
+/// Header names and values in order, borrowed from where they lie.
+pub type Headers<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// What a forwarded request wants of the node it is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Errand {
+    /// Open a session: this node was chosen as its home.
+    Open,
+    /// Serve the session that the request names in its `Mcp-Session-Id` header.
+    Session,
+    /// Serve a request that the ring gives to this node by a key that the client brought.
+    Key,
+}
+
+/// The head of a forwarded request; its body follows until the stream ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward<'a> {
+    /// The view by which the entry node decided.
+    pub view: Fingerprint,
+    pub route: RouteId,
+    pub errand: Errand,
+    pub method: &'a str,
+    /// Path and query as the client sent them.
+    pub target: &'a str,
+    #[serde(borrow)]
+    pub headers: Headers<'a>,
+}
+
+/// The head of the answer; its body follows until the stream ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer<'a> {
+    pub view: Fingerprint,
+    /// Sessions that the answering node owns: what placement goes by, fresher than gossip.
+    pub sessions: u32,
+    pub status: u16,
+    #[serde(borrow)]
+    pub headers: Headers<'a>,
+}
+
+/// This node does not serve the request. Only the entry node tries again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotHere {
+    pub hint: Option<NodeRef>,
+    pub why: NotHereWhy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotHereWhy {
+    /// Another node owns it.
+    NotMine,
+    /// The session belongs to an earlier start of this node.
+    Superseded,
+    /// This node is draining and takes no new sessions.
+    Draining,
+    /// This node has no such route.
+    NoRoute,
+}
+
+impl Message for Forward<'_> {
+    const KIND: Kind = Kind::Forward;
+}
+
+impl Message for Answer<'_> {
+    const KIND: Kind = Kind::Answer;
+}
+
+impl Message for NotHere {
+    const KIND: Kind = Kind::NotHere;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, Tag};
+    use crate::wire::codec::tests::assert_golden;
+
+    #[test]
+    fn a_forward_and_its_answers_are_golden() {
+        let headers: Headers<'_> = vec![("accept", b"application/json"), ("mcp-session-id", b"rw1.x")];
+        let forward = Forward {
+            view: Fingerprint(7),
+            route: RouteId(9),
+            errand: Errand::Session,
+            method: "POST",
+            target: "/mcp",
+            headers: headers.clone(),
+        };
+        assert_golden(&forward, "01040000003b07090104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78", &mut Vec::new());
+        let answer = Answer { view: Fingerprint(7), sessions: 300, status: 200, headers };
+        assert_golden(&answer, "01050000003307fb2c01c80206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78", &mut Vec::new());
+        let hint = Some(NodeRef { tag: Tag(0x0102_0304), inc: Incarnation(5) });
+        assert_golden(&NotHere { hint, why: NotHereWhy::Draining }, "01060000000801fc040302010502", &mut Vec::new());
+    }
+}

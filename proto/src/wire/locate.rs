@@ -1,0 +1,44 @@
+//! What a node knows of a session: asked by `ringway locate`.
+
+use super::{GoneWhy, Kind, Message};
+use serde::{Deserialize, Serialize};
+
+/// Asks a node what it knows of a session whose home it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locate<'a> {
+    pub session: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    pub state: SessionState,
+}
+
+/// What a node knows of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionState {
+    /// A request or stream of it is open.
+    Live,
+    Idle { idle_s: u32 },
+    Ended(GoneWhy),
+}
+
+impl Message for Locate<'_> {
+    const KIND: Kind = Kind::Locate;
+}
+
+impl Message for Located {
+    const KIND: Kind = Kind::Located;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::tests::assert_golden;
+
+    #[test]
+    fn lookups_are_golden() {
+        assert_golden(&Locate { session: "rw1.x" }, "010800000006057277312e78", &mut Vec::new());
+        assert_golden(&Located { state: SessionState::Idle { idle_s: 61 } }, "010900000002013d", &mut Vec::new());
+    }
+}

@@ -1,0 +1,18 @@
+//! Floor 1: what nodes say to each other.
+//!
+//! Every message is one frame ([`codec`]); its number is in [`Kind`]. What follows a `Forward` or an
+//! `Answer` frame on its stream is the body, raw, until the stream ends.
+
+pub mod codec;
+mod forward;
+mod hello;
+mod kinds;
+mod locate;
+mod refusal;
+
+pub use codec::{CodecError, FRAME_HEAD_LEN, FrameHead, Message};
+pub use forward::{Answer, Errand, Forward, Headers, NotHere, NotHereWhy};
+pub use hello::{Hello, HelloAck, Lane};
+pub use kinds::{CloseCode, Kind, StreamCode};
+pub use locate::{Locate, Located, SessionState};
+pub use refusal::{GoneWhy, Reason, Refusal};

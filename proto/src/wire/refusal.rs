@@ -1,0 +1,110 @@
+//! Why a request can't be served, for whoever passes it on. What the client sees of it is the entry
+//! node's affair.
+
+use super::{Kind, Message};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why no answer of an upstream comes. The entry node turns it into what the client sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// There is no such session, and that is known: 404, the same for every reason.
+    Gone(GoneWhy),
+    /// The request was not served; it may have run or not.
+    Undelivered { reason: Reason, may_have_run: bool },
+}
+
+/// For the log, the metrics and `ringway locate`; clients see one and the same 404.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum GoneWhy {
+    /// The id is not of this cluster, or was altered.
+    Forged,
+    /// Minted for another route.
+    OtherRoute,
+    /// Its owner does not know it any more: ended longer ago than tombstones are kept.
+    Unknown,
+    /// The client ended it.
+    Deleted,
+    /// Idle for longer than the route allows.
+    Expired,
+    /// The upstream forgot it.
+    LostUpstream,
+    /// Its owner is gone, and the route does not revive sessions.
+    LostOwner,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reason {
+    /// The session's owner is gone for good.
+    OwnerLost,
+    /// The owner is a member, but can't be reached.
+    OwnerUnreachable,
+    /// The owner, or the way to it, broke while the request was on its way.
+    OwnerBroke,
+    /// Nothing accepted a connection at the upstream.
+    UpstreamUnreachable,
+    /// The upstream's connection broke before its answer was whole.
+    UpstreamBroke,
+    /// The upstream answered with a status that clients die of.
+    UpstreamStatus(u16),
+    /// The upstream's answer can't be passed on.
+    UpstreamInvalid,
+    /// The route's, or the node's, limit is reached.
+    Overloaded,
+}
+
+macro_rules! words {
+    ($type:ty { $($variant:pat => $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// One word, as logs, metrics and clients read it.
+            pub fn word(self) -> &'static str {
+                match self { $($variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+words!(GoneWhy {
+    Self::Forged => "forged",
+    Self::OtherRoute => "other_route",
+    Self::Unknown => "unknown",
+    Self::Deleted => "deleted",
+    Self::Expired => "expired",
+    Self::LostUpstream => "lost_upstream",
+    Self::LostOwner => "lost_owner",
+});
+
+words!(Reason {
+    Self::OwnerLost => "owner_lost",
+    Self::OwnerUnreachable => "owner_unreachable",
+    Self::OwnerBroke => "owner_broke",
+    Self::UpstreamUnreachable => "upstream_unreachable",
+    Self::UpstreamBroke => "upstream_broke",
+    Self::UpstreamStatus(_) => "upstream_status",
+    Self::UpstreamInvalid => "upstream_invalid",
+    Self::Overloaded => "overloaded",
+});
+
+impl Message for Refusal {
+    const KIND: Kind = Kind::Refused;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::tests::assert_golden;
+
+    #[test]
+    fn refusals_are_golden() {
+        assert_golden(&Refusal::Gone(GoneWhy::Expired), "0107000000020004", &mut Vec::new());
+        let undelivered = Refusal::Undelivered { reason: Reason::UpstreamStatus(503), may_have_run: true };
+        assert_golden(&undelivered, "0107000000060105fbf70101", &mut Vec::new());
+    }
+}
