@@ -1,1 +1,29 @@
-fn main() {}
+//! Ringway: a cluster of equal gateway nodes for the Model Context Protocol.
+
+mod admin;
+mod answer;
+mod app;
+mod ask;
+mod cli;
+mod cluster;
+mod config;
+mod front;
+mod gossip;
+mod journey;
+mod mcp;
+mod peer;
+mod sessions;
+mod telemetry;
+mod upstream;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Allocation is 8 % of what a forwarded request costs with the system's allocator, and glibc gives
+/// nothing back after many streams have closed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run(cli::Cli::parse())
+}

@@ -1,0 +1,128 @@
+//! A request, read and classified: what the client's HTTP request asks Ringway for.
+
+use crate::config::{Affinity, Route};
+use crate::mcp::{self, Message, SESSION_ID};
+use bytes::Bytes;
+use hyper::{HeaderMap, Method};
+use proto::core::ring::Position;
+use proto::id::{SealKeys, SessionId};
+use proto::wire::{self, GoneWhy};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) route: Arc<Route>,
+    pub(crate) errand: Errand,
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Open,
+    Session(Box<SessionId>),
+    Key(Position),
+    Anyone,
+}
+
+impl Errand {
+    /// As other nodes are told; `Anyone` never leaves the entry node.
+    pub(crate) fn on_the_wire(&self) -> Option<wire::Errand> {
+        match self {
+            Self::Open => Some(wire::Errand::Open),
+            Self::Session(_) => Some(wire::Errand::Session),
+            Self::Key(_) => Some(wire::Errand::Key),
+            Self::Anyone => None,
+        }
+    }
+}
+
+/// Why an MCP request has no errand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoErrand {
+    /// It names a session that can't be.
+    Gone(GoneWhy),
+    /// It names no session, and is not of a kind that needs none.
+    NoSession,
+}
+
+/// What a request to an MCP route asks for; `message` is its body, of a POST.
+pub(crate) fn mcp_errand(
+    route: &Route,
+    headers: &HeaderMap,
+    message: Option<&Message>,
+    seal: &SealKeys,
+) -> Result<Errand, NoErrand> {
+    match message.map(|message| message.method) {
+        Some(mcp::Method::Initialize) => return Ok(Errand::Open),
+        Some(mcp::Method::Discover) => return Ok(Errand::Anyone),
+        Some(mcp::Method::Other) | None => {}
+    }
+    if mcp::is_modern(headers) {
+        return Ok(Errand::Anyone);
+    }
+    match headers.get(SESSION_ID) {
+        Some(_) => session(route, headers, seal).map(|id| Errand::Session(Box::new(id))).map_err(NoErrand::Gone),
+        None => Err(NoErrand::NoSession),
+    }
+}
+
+/// The session that a request names.
+pub(crate) fn session(route: &Route, headers: &HeaderMap, seal: &SealKeys) -> Result<SessionId, GoneWhy> {
+    let text = headers.get(SESSION_ID).and_then(|value| value.to_str().ok()).ok_or(GoneWhy::Forged)?;
+    let id = seal.open(text).map_err(|_| GoneWhy::Forged)?;
+    if id.birth.route == route.id { Ok(id) } else { Err(GoneWhy::OtherRoute) }
+}
+
+/// What a request to a route that is not MCP asks for.
+pub(crate) fn keyed_errand(affinity: &Affinity, target: &str, headers: &HeaderMap) -> Errand {
+    let key = match affinity {
+        Affinity::Session | Affinity::None => None,
+        Affinity::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+        Affinity::Cookie(name) => cookie(headers, name),
+        Affinity::Query(name) => query(target, name),
+    };
+    key.map_or(Errand::Anyone, |key| Errand::Key(Position::of_key(&key)))
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    let lines = headers.get_all(hyper::header::COOKIE);
+    let mut pairs = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
+}
+
+fn query(target: &str, name: &str) -> Option<Vec<u8>> {
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{COOKIE, HeaderValue};
+
+    fn key(affinity: &Affinity, target: &str, headers: &HeaderMap) -> Option<Position> {
+        match keyed_errand(affinity, target, headers) {
+            Errand::Key(position) => Some(position),
+            Errand::Open | Errand::Session(_) | Errand::Anyone => None,
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_where_the_route_says() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-job-id", HeaderValue::from_static("7"));
+        headers.insert(COOKIE, HeaderValue::from_static("other=1; sid=7"));
+        let expected = Some(Position::of_key(b"7"));
+        assert_eq!(key(&Affinity::Header("x-job-id".into()), "/jobs", &headers), expected);
+        assert_eq!(key(&Affinity::Cookie("sid".into()), "/jobs", &headers), expected);
+        assert_eq!(key(&Affinity::Query("sid".into()), "/jobs?a=1&sid=7", &headers), expected);
+        for absent in [Affinity::None, Affinity::Header("x-other".into()), Affinity::Cookie("si".into()), Affinity::Query("si".into())] {
+            assert_eq!(key(&absent, "/jobs?sid=7", &headers), None, "{absent:?}");
+        }
+    }
+}

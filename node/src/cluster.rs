@@ -1,0 +1,210 @@
+//! What this node knows of the cluster: the pure core of `proto` behind a handle.
+//!
+//! The world (view, ring) is one immutable value that is replaced when membership changes, so a
+//! route decision is a plain call that waits for nobody.
+
+use proto::core::{
+    placement,
+    ring::{POINTS_PER_NODE, Ring},
+    route::{self, Ask, Holding, Hop, OnLoss, Route, Situation},
+    view::{Member, Phase, View},
+};
+use proto::id::{NodeName, NodeRef, Nonce, SealKeys};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// How long a view must have stood still before its word on the dead is acted on: the slowest of
+/// gossip's verdicts at 200 ms takes 4.5 to 6 s, and nodes reach theirs within about a second.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    name: NodeName,
+    me: NodeRef,
+    seal: SealKeys,
+    dice: SystemRandom,
+    phase: watch::Sender<Phase>,
+    world: watch::Sender<Arc<World>>,
+    /// Sessions that this node owns.
+    sessions: AtomicU32,
+}
+
+/// One view of the cluster and what follows from it.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) view: View,
+    pub(crate) ring: Ring,
+    /// Sessions per member, in the view's order: from gossip, and fresher from forwarded answers.
+    sessions: Vec<AtomicU32>,
+    /// Of each node on the ring, its index in the view.
+    on_ring: Vec<usize>,
+    since: Instant,
+}
+
+impl World {
+    fn new(members: Vec<(Member, u32)>, since: Instant) -> Self {
+        let (members, loads): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+        let loads: Vec<_> = members.iter().map(|member: &Member| member.node).zip(loads).collect();
+        let view = View::new(members);
+        let load = |node| loads.iter().find(|(of, _)| *of == node).map_or(0, |(_, load)| *load);
+        let sessions = view.members().iter().map(|member| AtomicU32::new(load(member.node))).collect();
+        let ring = Ring::new(&view);
+        let is_active = |(_, member): &(usize, &Member)| member.phase == Phase::Active;
+        let on_ring = view.members().iter().enumerate().filter(is_active).map(|(at, _)| at).collect();
+        Self { view, ring, sessions, on_ring, since }
+    }
+
+    pub(crate) fn sessions_of(&self, at: usize) -> u32 {
+        self.sessions[at].load(Ordering::Relaxed)
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(me: &Member, seal: SealKeys) -> Self {
+        let world = World::new(vec![(me.clone(), 0)], Instant::now());
+        Self {
+            name: me.name.clone(),
+            me: me.node,
+            seal,
+            dice: SystemRandom::new(),
+            phase: watch::Sender::new(me.phase),
+            world: watch::Sender::new(Arc::new(world)),
+            sessions: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    pub(crate) fn me(&self) -> NodeRef {
+        self.me
+    }
+
+    pub(crate) fn seal(&self) -> &SealKeys {
+        &self.seal
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// For whoever tells the others.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub(crate) fn sessions(&self) -> &AtomicU32 {
+        &self.sessions
+    }
+
+    pub(crate) fn world(&self) -> Arc<World> {
+        self.world.borrow().clone()
+    }
+
+    /// Resolves when the world changes after this call.
+    pub(crate) fn worlds(&self) -> watch::Receiver<Arc<World>> {
+        self.world.subscribe()
+    }
+
+    pub(crate) fn settled(&self) -> bool {
+        self.phase() != Phase::Joining && self.world.borrow().since.elapsed() >= SETTLED_AFTER
+    }
+
+    /// What gossip knows now, as members with their session counts.
+    pub(crate) fn observe(&self, members: Vec<(Member, u32)>) {
+        let now = self.world();
+        let mut next = World::new(members, now.since);
+        if next.view.members() == now.view.members() {
+            for (known, heard) in now.sessions.iter().zip(&next.sessions) {
+                known.store(heard.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            return;
+        }
+        if next.view.fingerprint() != now.view.fingerprint() {
+            next.since = Instant::now();
+        }
+        self.world.send_replace(Arc::new(next));
+    }
+
+    /// What a forwarded answer said of its node's load.
+    pub(crate) fn observe_load(&self, node: NodeRef, sessions: u32) {
+        let world = self.world.borrow();
+        if let Some(at) = world.view.members().iter().position(|member| member.node == node) {
+            world.sessions[at].store(sessions, Ordering::Relaxed);
+        }
+    }
+
+    /// Who answers.
+    pub(crate) fn route(
+        &self,
+        ask: Ask<'_>,
+        hop: Hop,
+        tried: &[NodeRef],
+        hint: Option<NodeRef>,
+        holding: Holding,
+        on_loss: OnLoss,
+    ) -> Route {
+        let settled = self.settled();
+        let world = self.world.borrow();
+        let situation = Situation {
+            me: self.me,
+            my_phase: self.phase(),
+            view: &world.view,
+            ring: &world.ring,
+            settled,
+            hop,
+            tried,
+            hint,
+            holding,
+            on_loss,
+        };
+        route::route(ask, &situation)
+    }
+
+    /// Where a new session shall be born.
+    pub(crate) fn place(&self, tried: &[NodeRef]) -> Option<NodeRef> {
+        let world = self.world.borrow();
+        let nodes = world.ring.nodes();
+        let sessions = |at: usize| {
+            let mine = nodes[at] == self.me;
+            if mine { self.sessions.load(Ordering::Relaxed) } else { world.sessions_of(world.on_ring[at]) }
+        };
+        // Gossip learns of this node's own drain a moment after the node itself does.
+        let usable = |at: usize| {
+            !tried.contains(&nodes[at]) && (nodes[at] != self.me || self.phase() == Phase::Active)
+        };
+        placement::choose(self.me, &world.ring, sessions, usable, [self.roll(), self.roll()])
+    }
+
+    /// A nonce that the ring gives to this node.
+    pub(crate) fn draw(&self) -> Nonce {
+        let world = self.world.borrow();
+        placement::draw(&world.ring, self.me, || Nonce(self.entropy()))
+    }
+
+    pub(crate) fn points_per_node(&self) -> u32 {
+        POINTS_PER_NODE
+    }
+
+    fn roll(&self) -> u64 {
+        u64::from_le_bytes(self.entropy())
+    }
+
+    fn entropy<const LEN: usize>(&self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        self.dice.fill(&mut bytes).expect("the system's random source works after start-up");
+        bytes
+    }
+}

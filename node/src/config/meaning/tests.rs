@@ -1,0 +1,127 @@
+//! What a file means, and every mistake with its line.
+
+use super::*;
+
+fn read(text: &str) -> Result<Config, Mistakes> {
+    load(Some((Path::new("node.toml"), text)), Flags::default())
+}
+
+fn lines(text: &str) -> Vec<(Option<usize>, String)> {
+    let mistakes = read(text).expect_err("mistakes");
+    mistakes.0.into_iter().map(|mistake| (mistake.line, mistake.what)).collect()
+}
+
+#[test]
+fn nothing_written_means_the_defaults() {
+    let config = load(None, Flags { name: Some("a".into()), ..Flags::default() }).expect("valid");
+    assert_eq!(config.listen, "127.0.0.1:8080".parse().expect("an address"));
+    assert_eq!(config.peer, "127.0.0.1:7400".parse().expect("an address"));
+    assert_eq!(config.admin, "127.0.0.1:9400".parse().expect("an address"));
+    assert_eq!(config.secrets, [DEVELOPMENT_SECRET]);
+    assert!(config.routes.is_empty());
+}
+
+#[test]
+fn a_file_is_read_whole() {
+    let config = read(
+        r#"
+        name = "a"
+        seeds = ["10.0.0.2:7400", "ringway-headless:7400"]
+        [[route]]
+        path = "/mcp"
+        upstream = ["http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"]
+        on_loss = "expire"
+        idle_timeout = "90s"
+        max_sessions = 7
+        [[route]]
+        path = "/graphql"
+        affinity = "none"
+        upstream = "http://127.0.0.1:4000/graphql"
+        [[route]]
+        path = "/jobs"
+        affinity = { header = "X-Job-Id" }
+        upstream = ["http://127.0.0.1:4001"]
+        "#,
+    )
+    .expect("valid");
+    assert_eq!(config.seeds, ["10.0.0.2:7400", "ringway-headless:7400"]);
+    let [mcp, graphql, jobs] = config.routes.as_slice() else { panic!("three routes") };
+    assert_eq!((mcp.upstreams.len(), mcp.on_loss, mcp.sessions_max), (2, OnLoss::Expire, 7));
+    assert_eq!(mcp.idle_timeout, Duration::from_secs(90));
+    assert_eq!(graphql.affinity, Affinity::None);
+    assert_eq!(jobs.affinity, Affinity::Header("x-job-id".into()));
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let flags = Flags { name: Some("b".into()), upstreams: vec!["http://127.0.0.1:1/x".into()], ..Flags::default() };
+    let text = "name = \"a\"\n[[route]]\npath = \"/mcp\"\nupstream = [\"http://127.0.0.1:2/y\"]";
+    let config = load(Some((Path::new("node.toml"), text)), flags).expect("valid");
+    assert_eq!(config.name.as_str(), "b");
+    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes[0].upstreams[0].to_string(), "http://127.0.0.1:1/x");
+}
+
+#[test]
+fn all_mistakes_come_at_once_each_with_its_line() {
+    let found = lines(
+        r#"name = "a b"
+listen = "nowhere"
+sedes = ["x:1"]
+seeds = ["10.0.0.2:7400",
+  "10.0.0.2"]
+[[route]]
+path = "mcp"
+upstream = ["ftp://x"]
+on_loss = "shrug"
+idle_timeout = "soon"
+max_sessions = -1
+[[route]]
+path = "/shell"
+command = ["npx"]
+env = { LOG = "1" }
+[[route]]
+upstream = 7
+"#,
+    );
+    let expected = [
+        (1, "node name"),
+        (2, "listen"),
+        (3, "unknown key \"sedes\""),
+        (5, "seed \"10.0.0.2\""),
+        (7, "path \"mcp\""),
+        (8, "http://"),
+        (9, "on_loss"),
+        (10, "idle_timeout"),
+        (11, "max_sessions"),
+        (14, "stdio"),
+        (16, "no upstream"),
+        (16, "no path"),
+        (17, "upstream: expected an array"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((line, what), (expected_line, part)) in found.iter().zip(expected) {
+        assert_eq!(*line, Some(expected_line), "{what}");
+        assert!(what.contains(part), "{what:?} does not name {part:?}");
+    }
+}
+
+#[test]
+fn broken_syntax_is_a_mistake_with_a_line() {
+    let found = lines("name = \"a\"\nlisten = = 7\n");
+    assert_eq!(found[0].0, Some(2), "{found:?}");
+}
+
+#[test]
+fn a_public_address_needs_a_secret_and_the_remedy_is_named() {
+    for key in ["listen", "peer", "admin"] {
+        let found = lines(&format!("name = \"a\"\n{key} = \"192.0.2.1:1\""));
+        assert!(found.iter().any(|(_, what)| what.contains("ringway secret")), "{found:?}");
+    }
+}
+
+#[test]
+fn an_address_that_nobody_can_dial_is_refused() {
+    let found = lines("name = \"a\"\npeer = \"0.0.0.0:7400\"");
+    assert!(found.iter().any(|(_, what)| what.contains("set advertise")), "{found:?}");
+}

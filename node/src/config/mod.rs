@@ -1,0 +1,76 @@
+//! What a node is told: flags and a TOML file, in two steps. [`written`] reads what stands there and
+//! collects every mistake with its line; this file holds what is meant by it.
+
+mod meaning;
+mod url;
+mod written;
+
+pub(crate) use meaning::load;
+pub(crate) use url::UpstreamUrl;
+
+use proto::core::route::OnLoss;
+use proto::id::{ClusterSecret, NodeName, RouteId};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+/// A node's configuration, as meant: complete and consistent.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) name: NodeName,
+    pub(crate) listen: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    /// What peers dial, where that is not `peer`.
+    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) admin: SocketAddr,
+    /// `HOST:PORT`, resolved again and again while the seed is not a member.
+    pub(crate) seeds: Vec<String>,
+    /// The first seals and identifies; all open and are accepted.
+    pub(crate) secrets: Vec<ClusterSecret>,
+    pub(crate) routes: Vec<Arc<Route>>,
+    /// Origins (`https://app.example`) that browsers may call from, besides loopback ones.
+    pub(crate) allowed_origins: Vec<String>,
+}
+
+/// A path and what serves it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) id: RouteId,
+    pub(crate) path: String,
+    pub(crate) affinity: Affinity,
+    pub(crate) upstreams: Vec<UpstreamUrl>,
+    pub(crate) on_loss: OnLoss,
+    pub(crate) idle_timeout: Duration,
+    /// On this node.
+    pub(crate) sessions_max: usize,
+    pub(crate) body_len_max: usize,
+}
+
+/// What ties requests to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    /// An MCP route: the session.
+    Session,
+    /// Not MCP: nothing, any node serves.
+    None,
+    Header(String),
+    Cookie(String),
+    Query(String),
+}
+
+/// What the command line says; a flag wins over the file.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) name: Option<String>,
+    pub(crate) listen: Option<String>,
+    pub(crate) peer: Option<String>,
+    pub(crate) advertise: Option<String>,
+    pub(crate) admin: Option<String>,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) upstreams: Vec<String>,
+    pub(crate) command: Vec<String>,
+}
+
+/// Where a cluster's name goes into keys and tags. One secret is one cluster, so the name is fixed.
+pub(crate) const CLUSTER: &str = "ringway";
+
+pub(crate) const BODY_LEN_MAX_DEFAULT: usize = 4 * 1024 * 1024;

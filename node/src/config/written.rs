@@ -1,0 +1,162 @@
+//! A TOML file as it stands there: values with their lines, and every mistake at once.
+
+use std::{fmt, ops::Range, str::FromStr};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// Something wrong, and where. Flags have no line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    pub(crate) line: Option<usize>,
+    pub(crate) what: String,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
+
+impl Mistakes {
+    pub(crate) fn add(&mut self, line: Option<usize>, what: impl Into<String>) {
+        self.0.push(Mistake { line, what: what.into() });
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, mistake) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            match mistake.line {
+                Some(line) => write!(f, "line {line}: {}", mistake.what)?,
+                None => f.write_str(&mistake.what)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// A value and the line it stands on.
+#[derive(Clone, Debug)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) line: Option<usize>,
+}
+
+/// One table being read: keys are taken out, and what is left over is unknown.
+pub(crate) struct Table<'a> {
+    text: &'a str,
+    entries: DeTable<'a>,
+    /// What the table is called in messages.
+    name: &'static str,
+}
+
+impl<'a> Table<'a> {
+    /// The whole file; syntax errors become mistakes and the rest is read all the same.
+    pub(crate) fn parse(text: &'a str, mistakes: &mut Mistakes) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let line = error.span().map(|span| line_of(text, &span));
+            mistakes.add(line, error.message());
+        }
+        Self { text, entries: table.into_inner(), name: "the configuration" }
+    }
+
+    pub(crate) fn string(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<String>> {
+        self.take(key, "a string", mistakes, |value| value.as_str().map(str::to_owned))
+    }
+
+    pub(crate) fn integer(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<usize>> {
+        self.take(key, "a whole number, zero or more", mistakes, |value| {
+            value.as_integer().and_then(|integer| usize::from_str(integer.as_str()).ok())
+        })
+    }
+
+    /// An array of strings, or one string alone.
+    pub(crate) fn strings(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<Vec<At<String>>>> {
+        let text = self.text;
+        self.take(key, "an array of strings", mistakes, |value| {
+            if let Some(one) = value.as_str() {
+                return Some(vec![At { value: one.to_owned(), line: None }]);
+            }
+            let strings = value.as_array()?.iter().map(|item| {
+                let line = Some(line_of(text, &item.span()));
+                item.get_ref().as_str().map(|value| At { value: value.to_owned(), line })
+            });
+            strings.collect()
+        })
+    }
+
+    /// The name of a scalar, or the single `{ key = "value" }` of an inline table.
+    pub(crate) fn word_or_pair(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<(String, Option<String>)>> {
+        self.take(key, "a string or { kind = \"name\" }", mistakes, |value| {
+            if let Some(word) = value.as_str() {
+                return Some((word.to_owned(), None));
+            }
+            let table = value.as_table()?;
+            let (kind, name) = table.iter().next().filter(|_| table.len() == 1)?;
+            Some((kind.get_ref().to_string(), Some(name.get_ref().as_str()?.to_owned())))
+        })
+    }
+
+    /// The tables of `[[key]]`, each with its line.
+    pub(crate) fn tables(&mut self, key: &str, name: &'static str, mistakes: &mut Mistakes) -> Vec<At<Table<'a>>> {
+        let Some((_, value)) = self.entries.remove_entry(key) else { return Vec::new() };
+        let line = line_of(self.text, &value.span());
+        let mut tables = Vec::new();
+        match value.into_inner() {
+            DeValue::Array(items) => {
+                for item in items {
+                    let line = Some(line_of(self.text, &item.span()));
+                    match item.into_inner() {
+                        DeValue::Table(entries) => {
+                            tables.push(At { value: Table { text: self.text, entries, name }, line });
+                        }
+                        other => mistakes.add(line, format!("{key}: expected a table, found {}", other.type_str())),
+                    }
+                }
+            }
+            other => mistakes.add(Some(line), format!("write [[{key}]], not {}", other.type_str())),
+        }
+        tables
+    }
+
+    /// Takes a key out unread and says where it stood.
+    pub(crate) fn line_of_key(&mut self, key: &str) -> Option<usize> {
+        let (key, _) = self.entries.remove_entry(key)?;
+        Some(line_of(self.text, &key.span()))
+    }
+
+    /// Whatever was not taken is unknown.
+    pub(crate) fn finish(self, known: &[&str], mistakes: &mut Mistakes) {
+        for key in self.entries.keys() {
+            let line = Some(line_of(self.text, &key.span()));
+            let list = known.join(", ");
+            mistakes.add(line, format!("unknown key {:?} in {}; known are {list}", key.get_ref(), self.name));
+        }
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        mistakes: &mut Mistakes,
+        read: impl Fn(&DeValue<'a>) -> Option<T>,
+    ) -> Option<At<T>> {
+        let (_, value): (_, Spanned<DeValue<'a>>) = self.entries.remove_entry(key)?;
+        let line = Some(line_of(self.text, &value.span()));
+        let read = read(value.get_ref());
+        if read.is_none() {
+            mistakes.add(line, format!("{key}: expected {expected}, found {}", value.get_ref().type_str()));
+        }
+        read.map(|value| At { value, line })
+    }
+}
+
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    text[..span.start.min(text.len())].matches('\n').count() + 1
+}

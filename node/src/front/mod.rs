@@ -1,0 +1,120 @@
+//! The mouth for clients: HTTP/1.1 and HTTP/2 on one address. [`read`] makes an ask of a request,
+//! [`respond`] writes every status and error that is Ringway's own, [`honest`] keeps an answer
+//! honest when what it comes from breaks.
+
+mod honest;
+mod origin;
+mod read;
+mod respond;
+mod serve;
+
+pub(crate) use serve::{Listener, bind};
+
+use crate::answer::{Answer, AnswerBody};
+use crate::config::Route;
+use crate::journey::{HOPS, Journey};
+use crate::telemetry::{HopLabels, Metrics, RequestLabels};
+use bytes::Bytes;
+use hyper::{
+    Request,
+    body::{Body, Frame, Incoming, SizeHint},
+};
+use proto::core::route::Hop;
+use read::{Reading, Refused};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Serves clients.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) journey: Arc<Journey>,
+    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// When the node leaves: streams that would never end are ended.
+    pub(crate) leaving: CancellationToken,
+}
+
+impl Front {
+    /// One request of a client, to the head of its answer.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let started = Instant::now();
+        let route = self.routes.iter().find(|route| read::is_for(route, request.uri().path()));
+        let (answer, outcome) = match route {
+            None => (respond::refused(&Refused::NoRoute), "bad_request"),
+            Some(route) => match self.read(route, request).await {
+                Err(refused) => (respond::refused(&refused), self.count_refused(&refused)),
+                Ok(reading) => self.run(reading).await,
+            },
+        };
+        let hops = if answer.headers().get(HOPS).is_some_and(|hops| hops == "1") { "1" } else { "0" };
+        let labels = RequestLabels { route: route.map_or_else(String::new, |route| route.path.clone()), outcome, hops };
+        self.metrics.requests.get_or_create(&labels).inc();
+        self.metrics.request_seconds.get_or_create(&HopLabels { hops }).observe(started.elapsed().as_secs_f64());
+        let metrics = self.metrics.clone();
+        metrics.streams.inc();
+        answer.map(|body| http_body_util::BodyExt::boxed_unsync(Counted { body, metrics }))
+    }
+
+    async fn run(&self, reading: Reading) -> (Answer, &'static str) {
+        let answered = self.journey.run(&reading.ask, Hop::Entry).await;
+        let answered = match answered {
+            Ok(answer) => honest::keep(answer, &reading, &self.leaving).await,
+            Err(no_answer) => Err(no_answer),
+        };
+        match answered {
+            Ok(answer) => (answer, "answered"),
+            Err(no_answer) => respond::no_answer(&no_answer, &reading.calls, &self.metrics),
+        }
+    }
+
+    fn count_refused(&self, refused: &Refused) -> &'static str {
+        match refused {
+            Refused::Gone(why, _) => {
+                self.metrics.gone.get_or_create(&crate::telemetry::WhyLabels { why: why.word() }).inc();
+                "gone"
+            }
+            Refused::NoRoute
+            | Refused::ForeignOrigin
+            | Refused::Method(_)
+            | Refused::TooLarge { .. }
+            | Refused::Unread
+            | Refused::NotRpc(_)
+            | Refused::NoSession(_) => "bad_request",
+        }
+    }
+}
+
+/// A body that counts among the open streams until it is done with.
+struct Counted {
+    body: AnswerBody,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.streams.dec();
+    }
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = crate::answer::Broke;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,122 @@
+//! From a client's HTTP request to an ask.
+
+use super::{Front, origin};
+use crate::ask::{self, Ask, Errand, NoErrand};
+use crate::config::{Affinity, Route};
+use crate::mcp::{self, Calls, Message, NotRpc};
+use crate::upstream::strip_hop_by_hop;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{HeaderMap, Method, Request, body::Incoming, header};
+use proto::wire::GoneWhy;
+use std::sync::Arc;
+
+/// A request that was understood.
+pub(super) struct Reading {
+    pub(super) ask: Ask,
+    /// Who waits for an answer.
+    pub(super) calls: Calls,
+    pub(super) without_session: WithoutSession,
+}
+
+/// How to understand an upstream's refusal of a request that names no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WithoutSession {
+    /// It is the upstream's own affair.
+    Fine,
+    /// `server/discover`: an upstream that does not know it speaks sessions only.
+    Discover,
+    /// An old client without a session, and this node has yet to learn whether the upstream wants one.
+    Unknown,
+}
+
+/// A request that goes no further.
+#[derive(Debug)]
+pub(super) enum Refused {
+    NoRoute,
+    ForeignOrigin,
+    /// The methods that the route has.
+    Method(&'static str),
+    TooLarge { len_max: usize },
+    /// The client broke off in the middle of its request.
+    Unread,
+    NotRpc(NotRpc),
+    NoSession(Calls),
+    Gone(GoneWhy, Calls),
+}
+
+/// Whether a path belongs to a route: an MCP endpoint is one path, another service a tree.
+pub(super) fn is_for(route: &Route, path: &str) -> bool {
+    match route.affinity {
+        Affinity::Session => path == route.path,
+        Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
+            let rest = path.strip_prefix(route.path.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || route.path.ends_with('/'))
+        }
+    }
+}
+
+impl Front {
+    pub(super) async fn read(&self, route: &Arc<Route>, request: Request<Incoming>) -> Result<Reading, Refused> {
+        if !origin::is_allowed(request.headers(), &self.allowed_origins) {
+            return Err(Refused::ForeignOrigin);
+        }
+        let is_mcp = route.affinity == Affinity::Session;
+        if is_mcp && !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
+            return Err(Refused::Method("GET, POST, DELETE"));
+        }
+        let (head, body) = request.into_parts();
+        let body = read_body(&head.headers, body, route.body_len_max).await?;
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let mut headers = head.headers;
+        strip_hop_by_hop(&mut headers);
+        // The upstream gets a Host of its own; what the client called is kept beside it.
+        if let Some(host) = headers.remove(header::HOST) {
+            headers.insert(header::HeaderName::from_static("x-forwarded-host"), host);
+        }
+        if !is_mcp {
+            let errand = ask::keyed_errand(&route.affinity, &target, &headers);
+            let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
+            return Ok(Reading { ask, calls: Calls::None, without_session: WithoutSession::Fine });
+        }
+        let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
+        let (errand, without_session) = self.errand(route, &headers, message.as_ref())?;
+        let calls = message.map(|message| message.calls).unwrap_or_default();
+        let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
+        Ok(Reading { ask, calls, without_session })
+    }
+
+    fn errand(
+        &self,
+        route: &Arc<Route>,
+        headers: &HeaderMap,
+        message: Option<&Message>,
+    ) -> Result<(Errand, WithoutSession), Refused> {
+        let calls = || message.map(|message| message.calls.clone()).unwrap_or_default();
+        match ask::mcp_errand(route, headers, message, self.journey.cluster.seal()) {
+            Ok(errand) => {
+                let discover = message.is_some_and(|message| message.method == mcp::Method::Discover);
+                Ok((errand, if discover { WithoutSession::Discover } else { WithoutSession::Fine }))
+            }
+            Err(NoErrand::Gone(why)) => Err(Refused::Gone(why, calls())),
+            Err(NoErrand::NoSession) if self.journey.sessions.speaks_sessions(route) => Err(Refused::NoSession(calls())),
+            Err(NoErrand::NoSession) => Ok((Errand::Anyone, WithoutSession::Unknown)),
+        }
+    }
+}
+
+fn peek(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refused> {
+    mcp::peek(body, mcp::has_batches(headers)).map_err(Refused::NotRpc)
+}
+
+async fn read_body(headers: &HeaderMap, body: Incoming, len_max: usize) -> Result<Bytes, Refused> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|len| len > len_max) {
+        return Err(Refused::TooLarge { len_max });
+    }
+    match Limited::new(body, len_max).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { len_max }),
+        Err(_) => Err(Refused::Unread),
+    }
+}

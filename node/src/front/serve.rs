@@ -1,0 +1,81 @@
+//! Sockets and connections: HTTP/1.1 and HTTP/2 (with prior knowledge) on one address.
+
+use crate::answer::Answer;
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Headers of one request, together (hyper answers 431 beyond it).
+const HEADERS_LEN_MAX: usize = 64 * 1024;
+/// A client that does not finish its headers in this time is cut off.
+const HEADERS_TIME_MAX: Duration = Duration::from_secs(30);
+/// A client that is gone without a word is noticed by HTTP/2 pings.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 1_024;
+
+/// A bound address, not yet accepting.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: TcpListener,
+    pub(crate) addr: SocketAddr,
+}
+
+pub(crate) async fn bind(at: SocketAddr) -> io::Result<Listener> {
+    let listener = TcpListener::bind(at).await?;
+    let addr = listener.local_addr()?;
+    Ok(Listener { listener, addr })
+}
+
+impl Listener {
+    /// Accepts until `stop`, then finishes what is in progress for at most `grace`.
+    pub(crate) async fn run<F, Answering>(self, answer: F, stop: CancellationToken, grace: Duration)
+    where
+        F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
+        Answering: Future<Output = Answer> + Send + 'static,
+    {
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_TIME_MAX).max_buf_size(HEADERS_LEN_MAX);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEADERS_LEN_MAX as u32)
+            .max_concurrent_streams(STREAMS_MAX)
+            .keep_alive_interval(PING_EVERY);
+        let answer = Arc::new(answer);
+        let connections = GracefulShutdown::new();
+        loop {
+            let stream = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Out of descriptors, most likely: what is open may close in a moment.
+                        tracing::warn!(%error, "can't accept a connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                () = stop.cancelled() => break,
+            };
+            let _ = stream.set_nodelay(true);
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                let answering = answer(request);
+                async move { Ok::<_, Infallible>(answering.await) }
+            });
+            let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+            let watched = connections.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = watched.await {
+                    tracing::debug!(%error, "a client's connection ended in an error");
+                }
+            });
+        }
+        let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+    }
+}

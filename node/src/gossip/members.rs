@@ -1,0 +1,87 @@
+//! Between chitchat's key-value states and members.
+
+use super::Census;
+use chitchat::{Chitchat, ChitchatId, NodeState};
+use proto::core::view::{Member, Phase};
+use proto::id::{Incarnation, NodeName, NodeRef, Tag};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
+
+const PHASE: &str = "phase";
+const LISTEN: &str = "listen";
+const ADMIN: &str = "admin";
+const VERSION: &str = "version";
+const SESSIONS: &str = "sessions";
+
+/// Deaths and what is forgotten are looked for this often; joins and changes are told at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a node says of itself when it begins to gossip.
+pub(super) fn announcement(me: &Member) -> Vec<(String, String)> {
+    [
+        (PHASE, me.phase.word().to_owned()),
+        (LISTEN, me.listen.to_string()),
+        (ADMIN, me.admin.to_string()),
+        (VERSION, me.version.clone()),
+        (SESSIONS, "0".to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec()
+}
+
+pub(super) fn announce_phase(me: &mut NodeState, phase: Phase) {
+    me.set(PHASE, phase.word());
+}
+
+pub(super) fn announce_sessions(me: &mut NodeState, sessions: u32) {
+    let sessions = sessions.to_string();
+    if me.get(SESSIONS) != Some(&sessions) {
+        me.set(SESSIONS, sessions);
+    }
+}
+
+/// Publishes the members whenever something about them changes.
+pub(super) async fn watch(chitchat: Arc<Mutex<Chitchat>>, publish: watch::Sender<Census>) {
+    let mut live = chitchat.lock().await.live_nodes_watcher();
+    loop {
+        let census = census(&*chitchat.lock().await);
+        publish.send_if_modified(|known| {
+            let modified = *known != census;
+            if modified {
+                *known = census;
+            }
+            modified
+        });
+        // Whether it is a change or the time that ends the wait, the next step is to look.
+        let _ = tokio::time::timeout(LOOK_EVERY, live.changed()).await;
+    }
+}
+
+fn census(chitchat: &Chitchat) -> Census {
+    let live = chitchat.live_nodes().map(|id| (id, false));
+    let dead = chitchat.dead_nodes().map(|id| (id, true));
+    let mut census: Census = live
+        .chain(dead)
+        .filter_map(|(id, dead)| member(id, chitchat.node_state(id)?, dead))
+        .collect();
+    census.sort_by(|(a, _), (b, _)| (&a.name, a.node.inc).cmp(&(&b.name, b.node.inc)));
+    census
+}
+
+/// `None` while the node has not told everything yet, or tells what nobody can use.
+fn member(id: &ChitchatId, state: &NodeState, dead: bool) -> Option<(Member, u32)> {
+    let name: NodeName = id.node_id.parse().ok()?;
+    let address = |key| state.get(key)?.parse::<SocketAddr>().ok();
+    let phase = Phase::from_word(state.get(PHASE)?)?;
+    let member = Member {
+        node: NodeRef { tag: Tag::of(crate::config::CLUSTER, &name), inc: Incarnation(id.generation_id) },
+        name,
+        phase: if dead { Phase::Dead } else { phase },
+        listen: address(LISTEN)?,
+        peer: id.gossip_advertise_addr,
+        admin: address(ADMIN)?,
+        version: state.get(VERSION)?.to_owned(),
+    };
+    let sessions = state.get(SESSIONS).and_then(|count| count.parse().ok()).unwrap_or(0);
+    Some((member, sessions))
+}

@@ -1,0 +1,54 @@
+//! JSON-RPC errors that Ringway makes itself.
+
+use super::Calls;
+use bytes::Bytes;
+use serde_json::{json, value::RawValue};
+
+pub(crate) const PARSE_ERROR: i64 = -32700;
+pub(crate) const INVALID_REQUEST: i64 = -32600;
+pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
+/// What the SDKs' own servers use.
+pub(crate) const SESSION_NOT_FOUND: i64 = -32001;
+/// Ringway's own, outside the reserved range (-32768 to -32000, JSON-RPC 2.0, 5.1).
+pub(crate) const NOT_SERVED: i64 = -31001;
+
+/// The body of an error answer: one error object per call, each with the call's own id, or one with
+/// `null` where no call is known (JSON-RPC 2.0, 5).
+pub(crate) fn error_body(calls: &Calls, code: i64, message: &str, data: Option<&serde_json::Value>) -> Bytes {
+    let mut error = json!({ "code": code, "message": message });
+    if let Some(data) = data {
+        error["data"] = data.clone();
+    }
+    let object = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
+    let text = match calls {
+        Calls::None => object("null"),
+        Calls::One(id) => object(id.get()),
+        Calls::Many(ids) => {
+            let objects: Vec<_> = ids.iter().map(|id: &Box<RawValue>| object(id.get())).collect();
+            format!("[{}]", objects.join(","))
+        }
+    };
+    Bytes::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::peek;
+
+    fn body(posted: &str) -> String {
+        let calls = peek(posted.as_bytes(), true).expect("JSON-RPC").calls;
+        String::from_utf8(error_body(&calls, -1, "no", None).to_vec()).expect("text")
+    }
+
+    #[test]
+    fn an_error_echoes_the_id_with_its_type() {
+        let error = r#""error":{"code":-1,"message":"no"}}"#;
+        for id in ["7", "\"7\"", "\"ä\\n\"", "1.5"] {
+            let posted = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+            assert_eq!(body(&posted), format!(r#"{{"jsonrpc":"2.0","id":{id},{error}"#));
+        }
+        let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"b","method":"c"}]"#;
+        assert_eq!(body(batch), format!(r#"[{{"jsonrpc":"2.0","id":1,{error},{{"jsonrpc":"2.0","id":"b",{error}]"#));
+    }
+}

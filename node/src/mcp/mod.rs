@@ -1,0 +1,40 @@
+//! MCP as far as a gateway must know it: pure functions over bytes and headers.
+
+mod errors;
+mod peek;
+mod sse;
+
+pub(crate) use errors::{INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body};
+pub(crate) use peek::{Calls, Message, Method, NotRpc, answers, peek};
+pub(crate) use sse::{Boundary, event, last_data};
+
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
+
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// The first revision without sessions. Revisions are dates, so they compare as text.
+const MODERN_FROM: &str = "2026-07-28";
+/// Batches exist in 2025-03-26, which is also what a missing header means (transports, 2025-06-18).
+const BATCHES_UNTIL: &str = "2025-06-18";
+
+/// Whether the request is of a revision that has no sessions.
+pub(crate) fn is_modern(headers: &HeaderMap) -> bool {
+    version(headers).is_some_and(|version| version >= MODERN_FROM)
+}
+
+/// Whether the request's revision has JSON-RPC batches.
+pub(crate) fn has_batches(headers: &HeaderMap) -> bool {
+    version(headers).is_none_or(|version| version < BATCHES_UNTIL)
+}
+
+fn version(headers: &HeaderMap) -> Option<&str> {
+    headers.get(PROTOCOL_VERSION)?.to_str().ok()
+}
+
+/// Whether an answer is a stream of events.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(hyper::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}

@@ -1,0 +1,165 @@
+//! What a POST body asks for, without reading more of it than that.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// The ids of the requests in a body: those that someone waits for an answer to.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Calls {
+    /// Notifications and responses only.
+    #[default]
+    None,
+    One(Box<RawValue>),
+    Many(Vec<Box<RawValue>>),
+}
+
+/// The methods that decide where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Initialize,
+    Discover,
+    Other,
+}
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) method: Method,
+    pub(crate) calls: Calls,
+}
+
+/// The body is not what a POST may hold.
+#[derive(Debug)]
+pub(crate) enum NotRpc {
+    NotJson(String),
+    /// JSON, but not JSON-RPC 2.0 of the request's revision.
+    Invalid(&'static str),
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    jsonrpc: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+}
+
+/// Reads a body; `batches` says whether the request's revision has them.
+pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'[') {
+        let envelope: Envelope<'_> = parse(body)?;
+        return message(&envelope);
+    }
+    let envelopes: Vec<Envelope<'_>> = parse(body)?;
+    if !batches {
+        return Err(NotRpc::Invalid("this protocol version has no batches: send one message per request"));
+    }
+    let mut calls = Vec::new();
+    for envelope in &envelopes {
+        let message = message(envelope)?;
+        if message.method == Method::Initialize {
+            return Err(NotRpc::Invalid("initialize must not be part of a batch"));
+        }
+        if let Calls::One(id) = message.calls {
+            calls.push(id);
+        }
+    }
+    if envelopes.is_empty() {
+        return Err(NotRpc::Invalid("an empty batch"));
+    }
+    let calls = if calls.is_empty() { Calls::None } else { Calls::Many(calls) };
+    Ok(Message { method: Method::Other, calls })
+}
+
+/// Whether `json` is the answer to one of `calls`.
+pub(crate) fn answers(json: &[u8], calls: &Calls) -> bool {
+    let Ok(Envelope { id: Some(id), method: None, .. }) = serde_json::from_slice(json) else { return false };
+    match calls {
+        Calls::None => false,
+        Calls::One(call) => call.get() == id.get(),
+        Calls::Many(calls) => calls.iter().any(|call| call.get() == id.get()),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, NotRpc> {
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => NotRpc::Invalid("not a JSON-RPC 2.0 message"),
+        serde_json::error::Category::Io
+        | serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof => NotRpc::NotJson(error.to_string()),
+    })
+}
+
+fn message(envelope: &Envelope<'_>) -> Result<Message, NotRpc> {
+    if envelope.jsonrpc.as_deref() != Some("2.0") {
+        return Err(NotRpc::Invalid("not a JSON-RPC 2.0 message: \"jsonrpc\" is not \"2.0\""));
+    }
+    let method = match envelope.method.as_deref() {
+        Some("initialize") => Method::Initialize,
+        Some("server/discover") => Method::Discover,
+        Some(_) | None => Method::Other,
+    };
+    let calls = match envelope.id {
+        Some(id) if envelope.method.is_some() => Calls::One(id.to_owned()),
+        Some(_) => Calls::None, // an answer to a request of the server's
+        None if envelope.method.is_some() => Calls::None,
+        None => return Err(NotRpc::Invalid("neither a request, a notification nor a response")),
+    };
+    Ok(Message { method, calls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(body: &str, batches: bool) -> String {
+        match peek(body.as_bytes(), batches) {
+            Ok(Message { method, calls: Calls::None }) => format!("{method:?}"),
+            Ok(Message { method, calls: Calls::One(id) }) => format!("{method:?} {id}"),
+            Ok(Message { calls: Calls::Many(ids), .. }) => format!("{ids:?}"),
+            Err(NotRpc::NotJson(_)) => "not json".into(),
+            Err(NotRpc::Invalid(_)) => "invalid".into(),
+        }
+    }
+
+    #[test]
+    fn a_body_is_told_by_its_shape() {
+        for (body, expected) in [
+            (r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"a":[1,{}]}}"#, "Initialize 0"),
+            (r#"{"jsonrpc":"2.0","id":"x","method":"server/discover"}"#, "Discover \"x\""),
+            (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, "Other"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"initialize"}}"#, "Other"),
+            (r#" {"method":"ping","params":{"id":9},"id":2,"jsonrpc":"2.0"}"#, "Other 2"),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, "invalid"),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "invalid"),
+            (r#"{"jsonrpc":"2.0"}"#, "invalid"),
+            (r#""text""#, "invalid"),
+            ("", "not json"),
+            ("{", "not json"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, "not json"),
+        ] {
+            assert_eq!(kind(body, false), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn batches_pass_only_where_the_revision_has_them() {
+        let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"}]"#;
+        assert_eq!(kind(batch, false), "invalid");
+        assert_eq!(kind(batch, true), "[RawValue(1)]");
+        assert_eq!(kind(r#"[{"jsonrpc":"2.0","method":"b"}]"#, true), "Other");
+        assert_eq!(kind("[]", true), "invalid");
+        assert_eq!(kind(r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#, true), "invalid");
+    }
+
+    #[test]
+    fn an_answer_is_told_from_a_request_with_the_same_id() {
+        let calls = peek(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, false).expect("a request").calls;
+        assert!(answers(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, &calls));
+        assert!(!answers(br#"{"jsonrpc":"2.0","id":"1","result":{}}"#, &calls));
+        assert!(!answers(br#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#, &calls));
+    }
+}

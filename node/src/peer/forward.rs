@@ -1,0 +1,172 @@
+//! Carrying a request to the node that owns its session, and its answer back.
+
+use super::{
+    frames::{self, Frame, FrameError, Reader},
+    link::{Peers, Slot},
+};
+use crate::answer::{Answer, Broke};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    body::{Body, Frame as BodyFrame},
+    header::{HeaderName, HeaderValue},
+};
+use proto::id::{Fingerprint, NodeRef, RouteId};
+use proto::wire::{self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode};
+use quinn::{ReadError, VarInt};
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+
+/// A request to be forwarded.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) to: NodeRef,
+    pub(crate) at: SocketAddr,
+    pub(crate) view: Fingerprint,
+    pub(crate) route: RouteId,
+    pub(crate) errand: Errand,
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a Bytes,
+}
+
+/// What became of it.
+pub(crate) enum Delivered {
+    Answer {
+        answer: Answer,
+        /// How many sessions the answering node owns.
+        sessions: u32,
+    },
+    Refused(Refusal),
+    NotHere(NotHere),
+    /// Not a byte of it was sent.
+    Unsent,
+}
+
+impl Peers {
+    /// Sends the request and waits for the head of the answer. Reaching the node is bounded by
+    /// `deadline`; the answer itself may take as long as the connection lives.
+    pub(crate) async fn forward(self: &Arc<Self>, outgoing: &Outgoing<'_>, deadline: Instant) -> Delivered {
+        // A GET is a stream that may stay open for hours; what else there is, is answered and done.
+        let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
+        let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
+            Ok(Ok(slot)) if slot.node() == outgoing.to => slot,
+            Ok(Ok(slot)) => {
+                tracing::debug!(wanted = %outgoing.to, found = %slot.node(), "another incarnation answers there");
+                return Delivered::Unsent;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(to = %outgoing.to, at = %outgoing.at, %error, "not reached");
+                return Delivered::Unsent;
+            }
+            Err(_) => return Delivered::Unsent,
+        };
+        let Ok((mut send, recv)) = slot.connection().open_bi().await else { return Delivered::Unsent };
+        let forward = wire::Forward {
+            view: outgoing.view,
+            route: outgoing.route,
+            errand: outgoing.errand,
+            method: outgoing.method.as_str(),
+            target: outgoing.target,
+            headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        };
+        let sent = async {
+            frames::write(&mut send, &forward).await?;
+            send.write_chunk(outgoing.body.clone()).await.map_err(FrameError::Write)?;
+            Ok::<_, FrameError>(())
+        };
+        if let Err(error) = sent.await {
+            tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
+            return broke();
+        }
+        let _ = send.finish(); // fails only on a stream that has failed already
+        let mut reader = Reader::new(recv);
+        match reader.frame().await {
+            Ok(frame) => read_answer(&frame, reader, slot).unwrap_or_else(|error| {
+                tracing::warn!(to = %outgoing.to, %error, "an answer that can't be read");
+                broke()
+            }),
+            Err(error) => {
+                tracing::debug!(to = %outgoing.to, %error, "broke before it answered");
+                broke()
+            }
+        }
+    }
+
+    /// What the node at `at` knows of a session.
+    pub(crate) async fn locate(self: &Arc<Self>, to: NodeRef, at: SocketAddr, session: &str) -> Option<SessionState> {
+        let slot = self.slot(at, Lane::Control).await.ok().filter(|slot| slot.node() == to)?;
+        let (mut send, recv) = slot.connection().open_bi().await.ok()?;
+        frames::write(&mut send, &Locate { session }).await.ok()?;
+        let frame = Reader::new(recv).frame().await.ok()?;
+        Some(frame.read::<Located>().ok()?.state)
+    }
+}
+
+fn read_answer(frame: &Frame, reader: Reader, slot: Slot) -> Result<Delivered, FrameError> {
+    match frame.kind {
+        Kind::NotHere => Ok(Delivered::NotHere(frame.read()?)),
+        Kind::Refused => Ok(Delivered::Refused(frame.read()?)),
+        // Anything else has to be an answer, or reading it says what it is.
+        Kind::Answer
+        | Kind::Hello
+        | Kind::HelloAck
+        | Kind::Gossip
+        | Kind::Forward
+        | Kind::Locate
+        | Kind::Located => {
+            let head = frame.read::<wire::Answer<'_>>()?;
+            let body = PeerBody { reader, _slot: slot };
+            let mut answer = Response::new(body.boxed_unsync());
+            *answer.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            *answer.headers_mut() = headers(&head.headers);
+            Ok(Delivered::Answer { answer, sessions: head.sessions })
+        }
+    }
+}
+
+/// Headers as they came over the wire; what is no header is left out.
+pub(super) fn headers(listed: &wire::Headers<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(listed.len());
+    for (name, value) in listed {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn broke() -> Delivered {
+    Delivered::Refused(Refusal::Undelivered { reason: Reason::OwnerBroke, may_have_run: true })
+}
+
+/// The body of a forwarded answer. Dropped unread it tells the owner that the client is gone.
+struct PeerBody {
+    reader: Reader,
+    _slot: Slot,
+}
+
+impl Body for PeerBody {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, Broke>>> {
+        // The future holds nothing between polls but the stream itself, so it is made anew each time.
+        let chunk = pin!(self.reader.chunk());
+        chunk.poll(cx).map(|chunk| match chunk {
+            Ok(Some(bytes)) => Some(Ok(BodyFrame::data(bytes))),
+            Ok(None) => None,
+            Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::UpstreamBroke as u32) => {
+                Some(Err(Broke::Upstream))
+            }
+            Err(_) => Some(Err(Broke::Hop)),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! Messages on QUIC streams, and the raw body that may follow them.
+
+use bytes::{Bytes, BytesMut};
+use proto::wire::{CodecError, FRAME_HEAD_LEN, FrameHead, Kind, Message, codec};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use serde::{Deserialize, Serialize};
+
+/// As much as is taken from a stream at once: several packets' worth.
+const CHUNK_LEN_MAX: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) enum FrameError {
+    Read(ReadError),
+    Write(WriteError),
+    Codec(CodecError),
+    /// The stream ended in the middle.
+    Short,
+}
+
+impl std::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(f),
+            Self::Write(error) => error.fmt(f),
+            Self::Codec(error) => error.fmt(f),
+            Self::Short => f.write_str("the stream ended in the middle of a message"),
+        }
+    }
+}
+
+/// One message, still packed: it may borrow from these bytes.
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    payload: Bytes,
+}
+
+impl Frame {
+    pub(super) fn read<'a, M: Message + Deserialize<'a>>(&'a self) -> Result<M, FrameError> {
+        codec::payload(self.kind, &self.payload).map_err(FrameError::Codec)
+    }
+}
+
+impl Frame {
+    /// The bytes of a message of chitchat's.
+    pub(super) fn gossip(self) -> Result<Bytes, FrameError> {
+        match self.kind {
+            Kind::Gossip => Ok(self.payload),
+            other => Err(FrameError::Codec(CodecError::Unexpected(other))),
+        }
+    }
+}
+
+pub(super) async fn write<M: Message + Serialize>(send: &mut SendStream, message: &M) -> Result<(), FrameError> {
+    let frame = codec::frame(message).map_err(FrameError::Codec)?;
+    send.write_all(&frame).await.map_err(FrameError::Write)
+}
+
+/// A stream that is read frame by frame, and then to its end.
+pub(super) struct Reader {
+    recv: RecvStream,
+    /// Read from the stream, not yet asked for.
+    ahead: Bytes,
+}
+
+impl Reader {
+    pub(super) fn new(recv: RecvStream) -> Self {
+        Self { recv, ahead: Bytes::new() }
+    }
+
+    pub(super) async fn frame(&mut self) -> Result<Frame, FrameError> {
+        let head = self.take(FRAME_HEAD_LEN).await?;
+        let head = head.first_chunk().expect("as many as were asked for");
+        let head = FrameHead::read(*head).map_err(FrameError::Codec)?;
+        Ok(Frame { kind: head.kind, payload: self.take(head.len).await? })
+    }
+
+    /// The next piece of the body, `None` at its clean end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
+        if !self.ahead.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.ahead)));
+        }
+        Ok(self.recv.read_chunk(CHUNK_LEN_MAX, true).await?.map(|chunk| chunk.bytes))
+    }
+
+    /// The whole body, if it has at most `len_max` bytes.
+    pub(super) async fn rest(&mut self, len_max: usize) -> Result<Bytes, FrameError> {
+        let Some(first) = self.chunk().await.map_err(FrameError::Read)? else { return Ok(Bytes::new()) };
+        let Some(second) = self.chunk().await.map_err(FrameError::Read)? else { return Ok(first) };
+        let mut whole = BytesMut::from(first);
+        whole.extend_from_slice(&second);
+        while let Some(chunk) = self.chunk().await.map_err(FrameError::Read)? {
+            if whole.len() + chunk.len() > len_max {
+                return Err(FrameError::Short);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+
+    async fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
+        if self.ahead.len() < len {
+            let mut gathered = BytesMut::from(std::mem::take(&mut self.ahead));
+            while gathered.len() < len {
+                let chunk = self.recv.read_chunk(CHUNK_LEN_MAX, true).await.map_err(FrameError::Read)?;
+                gathered.extend_from_slice(&chunk.ok_or(FrameError::Short)?.bytes);
+            }
+            self.ahead = gathered.freeze();
+        }
+        Ok(self.ahead.split_to(len))
+    }
+}

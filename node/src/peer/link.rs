@@ -1,0 +1,192 @@
+//! The connections to each peer: made when first needed, grown when full, dropped when dead.
+
+use super::endpoint::{Bound, CALLS_MAX, CONTROL_MAX, DialError, STREAMS_MAX, dial};
+use bytes::Bytes;
+use proto::id::NodeRef;
+use proto::wire::{CloseCode, Lane};
+use quinn::{Connection, VarInt};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::mpsc;
+
+/// Connections per lane and peer: 64 x 256 calls and 64 x 1,024 streams are far beyond what one
+/// node serves; past them a request is told so rather than left waiting.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Every peer that this node has talked to.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(super) bound: Arc<Bound>,
+    links: Mutex<HashMap<SocketAddr, Arc<Link>>>,
+}
+
+/// One peer address.
+#[derive(Debug)]
+pub(super) struct Link {
+    addr: SocketAddr,
+    control: LaneLink,
+    calls: LaneLink,
+    streams: LaneLink,
+    pub(super) gossip: mpsc::Sender<Bytes>,
+}
+
+#[derive(Debug)]
+struct LaneLink {
+    open: Mutex<Vec<Arc<Greeted>>>,
+    /// Held while dialling, so that a burst of requests makes one connection and not one each.
+    dialling: tokio::sync::Mutex<()>,
+    in_flight_max: usize,
+}
+
+/// A connection whose other end has said who it is.
+#[derive(Debug)]
+struct Greeted {
+    connection: Connection,
+    node: NodeRef,
+    in_flight: AtomicUsize,
+}
+
+/// The right to open one stream.
+#[derive(Debug)]
+pub(super) struct Slot {
+    greeted: Arc<Greeted>,
+}
+
+impl Slot {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.greeted.connection
+    }
+
+    /// Who is at the other end.
+    pub(super) fn node(&self) -> NodeRef {
+        self.greeted.node
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.greeted.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(bound: Arc<Bound>) -> Arc<Self> {
+        Arc::new(Self { bound, links: Mutex::default() })
+    }
+
+    /// Room for one stream to the node at `addr`.
+    pub(super) async fn slot(self: &Arc<Self>, addr: SocketAddr, lane: Lane) -> Result<Slot, DialError> {
+        self.link(addr).slot(&self.bound, lane).await
+    }
+
+    pub(super) fn link(self: &Arc<Self>, addr: SocketAddr) -> Arc<Link> {
+        let mut links = self.links();
+        let link = links.entry(addr).or_insert_with(|| {
+            let (gossip, queue) = mpsc::channel(super::gossip::QUEUE_LEN_MAX);
+            let link = Arc::new(Link {
+                addr,
+                control: LaneLink::new(CONTROL_MAX),
+                calls: LaneLink::new(CALLS_MAX),
+                streams: LaneLink::new(STREAMS_MAX),
+                gossip,
+            });
+            // The task ends when the link is forgotten and its queue closes.
+            tokio::spawn(super::gossip::send_queued(self.bound.clone(), Arc::downgrade(&link), queue));
+            link
+        });
+        link.clone()
+    }
+
+    /// Closes and forgets the connections to every node but those `alive`: what is in progress on
+    /// them fails now, not when the connection times out. Seeds that are not members yet are spared
+    /// by `keep`.
+    pub(crate) fn retain(&self, alive: &[NodeRef], keep: impl Fn(SocketAddr) -> bool) {
+        self.links().retain(|addr, link| link.retain(alive) || keep(*addr));
+    }
+
+    pub(crate) fn close(&self) {
+        self.bound.endpoint.close(VarInt::from_u32(CloseCode::Leaving as u32), b"leaving");
+    }
+
+    /// Waits until what was said before [`close`](Self::close) has been delivered.
+    pub(crate) async fn closed(&self) {
+        self.bound.endpoint.wait_idle().await;
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    pub(super) async fn slot(&self, bound: &Bound, lane: Lane) -> Result<Slot, DialError> {
+        let lane_link = match lane {
+            Lane::Control => &self.control,
+            Lane::Calls => &self.calls,
+            Lane::Streams => &self.streams,
+        };
+        if let Some(slot) = lane_link.free() {
+            return Ok(slot);
+        }
+        let _dialling = lane_link.dialling.lock().await;
+        if let Some(slot) = lane_link.free() {
+            return Ok(slot);
+        }
+        let (connection, ack) = dial(&bound.endpoint, bound.greeting(), self.addr, lane).await?;
+        tracing::debug!(peer = %ack.name, addr = %self.addr, ?lane, "connected");
+        lane_link.add(Greeted { connection, node: ack.node, in_flight: AtomicUsize::new(0) })
+    }
+
+    /// Drops connections to nodes that are not `alive`; whether any are left.
+    fn retain(&self, alive: &[NodeRef]) -> bool {
+        let mut any = false;
+        for lane in [&self.control, &self.calls, &self.streams] {
+            let mut open = lane.open();
+            open.retain(|greeted| {
+                let keep = alive.contains(&greeted.node);
+                if !keep {
+                    let code = VarInt::from_u32(CloseCode::NotThePeer as u32);
+                    greeted.connection.close(code, b"not a member any more");
+                }
+                keep
+            });
+            any |= !open.is_empty();
+        }
+        any
+    }
+}
+
+impl LaneLink {
+    fn new(in_flight_max: usize) -> Self {
+        Self { open: Mutex::default(), dialling: tokio::sync::Mutex::default(), in_flight_max }
+    }
+
+    fn free(&self) -> Option<Slot> {
+        let mut open = self.open();
+        open.retain(|greeted| greeted.connection.close_reason().is_none());
+        let greeted = open.iter().find(|greeted| greeted.in_flight.load(Ordering::Relaxed) < self.in_flight_max)?;
+        greeted.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Slot { greeted: greeted.clone() })
+    }
+
+    fn add(&self, greeted: Greeted) -> Result<Slot, DialError> {
+        let mut open = self.open();
+        if open.len() >= CONNECTIONS_MAX {
+            return Err(DialError::Full);
+        }
+        greeted.in_flight.fetch_add(1, Ordering::Relaxed);
+        let greeted = Arc::new(greeted);
+        open.push(greeted.clone());
+        Ok(Slot { greeted })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<Greeted>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,361 @@
+//! The sessions that this node owns: opened at an upstream, served from it, and remembered for a
+//! while after their end.
+
+use crate::answer::{Answer, AnswerBody, whole};
+use crate::cluster::Cluster;
+use crate::config::{Affinity, Route, UpstreamUrl};
+use crate::ask::Ask;
+use crate::mcp::SESSION_ID;
+use crate::upstream::Upstreams;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{HeaderMap, Method, StatusCode, body::Body, header::HeaderValue};
+use proto::core::route::Holding;
+use proto::id::{Birth, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
+use proto::wire::{GoneWhy, Reason, Refusal, SessionState};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// "Ended" is told from "never was" for the last 100,000 sessions: 32 bytes each, 3 MiB.
+const TOMBSTONES_MAX: usize = 100_000;
+/// A 400 is read to tell "no such session" from a bad request; SDK servers' texts are below 1 KiB.
+const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    cluster: Arc<Cluster>,
+    upstreams: Upstreams,
+    table: Mutex<Table>,
+    started: Instant,
+    routes: HashMap<RouteId, Use>,
+}
+
+/// How a route is used, on this node.
+#[derive(Debug, Default)]
+struct Use {
+    /// Sessions at each of the route's upstreams.
+    sessions: Vec<AtomicUsize>,
+    /// Rotates through equally loaded upstreams.
+    turn: AtomicUsize,
+    /// Whether an upstream of it has been seen to open a session.
+    speaks_sessions: AtomicBool,
+}
+
+impl Use {
+    fn of(route: &Route) -> Self {
+        Self { sessions: route.upstreams.iter().map(|_| AtomicUsize::new(0)).collect(), ..Self::default() }
+    }
+
+    fn total(&self) -> usize {
+        self.sessions.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The upstreams, each once, beginning with another one every time.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let count = self.sessions.len();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        (0..count).map(move |at| (first + at) % count)
+    }
+
+    /// The upstreams, the one with the fewest sessions first.
+    fn by_load(&self) -> Vec<usize> {
+        let mut order: Vec<_> = self.in_turn().collect();
+        order.sort_by_key(|at| self.sessions[*at].load(Ordering::Relaxed));
+        order
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    live: HashMap<Nonce, Arc<Live>>,
+    ended: HashMap<Nonce, GoneWhy>,
+    ended_order: VecDeque<Nonce>,
+}
+
+/// A session that is served here.
+#[derive(Debug)]
+struct Live {
+    route: Arc<Route>,
+    /// Which of the route's upstreams.
+    upstream: usize,
+    upstream_session: HeaderValue,
+    /// Since this node started.
+    last_used_ms: AtomicU64,
+    /// Requests and streams in progress.
+    open: AtomicU32,
+}
+
+impl Live {
+    fn url(&self) -> &UpstreamUrl {
+        &self.route.upstreams[self.upstream]
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(cluster: Arc<Cluster>, routes: &[Arc<Route>]) -> Self {
+        Self {
+            cluster,
+            upstreams: Upstreams::new(routes.iter().flat_map(|route| &route.upstreams)),
+            table: Mutex::default(),
+            started: Instant::now(),
+            routes: routes.iter().map(|route| (route.id, Use::of(route))).collect(),
+        }
+    }
+
+    pub(crate) fn holding(&self, id: &SessionId) -> Holding {
+        let table = self.table();
+        match table.ended.get(&id.nonce) {
+            _ if table.live.contains_key(&id.nonce) => Holding::Live,
+            Some(why) => Holding::Ended(*why),
+            None => Holding::Unknown,
+        }
+    }
+
+    pub(crate) fn state(&self, id: &SessionId) -> SessionState {
+        let table = self.table();
+        match table.live.get(&id.nonce) {
+            Some(live) if live.open.load(Ordering::Relaxed) > 0 => SessionState::Live,
+            Some(live) => SessionState::Idle { idle_s: u32::try_from(self.idle(live).as_secs()).unwrap_or(u32::MAX) },
+            None => SessionState::Ended(table.ended.get(&id.nonce).copied().unwrap_or(GoneWhy::Unknown)),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.table().live.len()
+    }
+
+    /// Opens a session at an upstream of the route and seals its id.
+    pub(crate) async fn open(&self, ask: &Ask) -> Result<Answer, Refusal> {
+        let used = self.used(&ask.route);
+        if used.total() >= ask.route.sessions_max {
+            return Err(undelivered(Reason::Overloaded, false));
+        }
+        let mut headers = ask.headers.clone();
+        headers.remove(SESSION_ID);
+        let mut last = undelivered(Reason::UpstreamUnreachable, false);
+        for upstream in used.by_load() {
+            match self.send(ask, &ask.route.upstreams[upstream], headers.clone()).await {
+                Ok(answer) => return self.adopt(ask, upstream, answer),
+                // Nothing was sent: the next replica may do.
+                Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }) => last = refusal,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(last)
+    }
+
+    /// One request of a session that lives here.
+    pub(crate) async fn exchange(&self, ask: &Ask, id: &SessionId) -> Result<Answer, Refusal> {
+        let live = self.table().live.get(&id.nonce).cloned().ok_or(Refusal::Gone(GoneWhy::Unknown))?;
+        let in_use = InUse::new(live.clone(), self.started);
+        let mut headers = ask.headers.clone();
+        let mine = headers.insert(SESSION_ID, live.upstream_session.clone());
+        let mut answer = self.send(ask, live.url(), headers).await?;
+        if answer.status() == StatusCode::BAD_REQUEST {
+            answer = self.read_bad_request(answer).await?;
+        }
+        if answer.status() == StatusCode::NOT_FOUND {
+            self.end(id.nonce, GoneWhy::LostUpstream);
+            return Err(Refusal::Gone(GoneWhy::LostUpstream));
+        }
+        if ask.method == Method::DELETE && answer.status().is_success() {
+            self.end(id.nonce, GoneWhy::Deleted);
+        }
+        if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
+            *theirs = mine;
+        }
+        Ok(answer.map(|body| Used { body, _in_use: in_use }.boxed_unsync()))
+    }
+
+    /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
+    pub(crate) async fn pass(&self, ask: &Ask) -> Result<Answer, Refusal> {
+        let mut last = undelivered(Reason::UpstreamUnreachable, false);
+        for upstream in self.used(&ask.route).in_turn() {
+            match self.send(ask, &ask.route.upstreams[upstream], ask.headers.clone()).await {
+                Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }) => last = refusal,
+                decided => return decided,
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether the route's upstream opens sessions, as far as this node has seen.
+    pub(crate) fn speaks_sessions(&self, route: &Route) -> bool {
+        self.used(route).speaks_sessions.load(Ordering::Relaxed)
+    }
+
+    /// Ends the sessions that have idled for longer than their route allows, here and upstream.
+    pub(crate) async fn expire_idle(&self) {
+        let expired: Vec<(Nonce, Arc<Live>)> = {
+            let table = self.table();
+            let is_expired = |live: &Live| {
+                live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= live.route.idle_timeout
+            };
+            table.live.iter().filter(|(_, live)| is_expired(live)).map(|(at, live)| (*at, live.clone())).collect()
+        };
+        for (nonce, live) in expired {
+            self.end(nonce, GoneWhy::Expired);
+            let headers = HeaderMap::from_iter([(SESSION_ID, live.upstream_session.clone())]);
+            let url = live.url();
+            let target = url.target(&live.route.path, &live.route.path);
+            // Best effort: an upstream that is gone has nothing left to end.
+            let _ = self.upstreams.send(url, Method::DELETE, &target, headers, Bytes::new()).await;
+        }
+    }
+
+    async fn send(&self, ask: &Ask, url: &UpstreamUrl, mut headers: HeaderMap) -> Result<Answer, Refusal> {
+        if ask.route.affinity == Affinity::Session {
+            // Answers are read on their way (events, errors), so they come as they are.
+            headers.remove(hyper::header::ACCEPT_ENCODING);
+        }
+        let target = url.target(&ask.route.path, &ask.target);
+        self.upstreams.send(url, ask.method.clone(), &target, headers, ask.body.clone()).await
+    }
+
+    /// The answer to `initialize`: with an upstream session id a session is born.
+    fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
+        let Some(upstream_session) = answer.headers().get(SESSION_ID).cloned() else { return Ok(answer) };
+        let invalid = |error: &dyn std::fmt::Display| {
+            tracing::warn!(route = ask.route.path, %error, "the upstream's session id can't be used");
+            undelivered(Reason::UpstreamInvalid, true)
+        };
+        let birth = Birth {
+            minted_s: seconds_since_epoch(),
+            home: self.cluster.me(),
+            route: ask.route.id,
+            principal: Principal::ANYONE,
+            upstream: Some(UpstreamBirth {
+                url: ask.route.upstreams[upstream].text().clone(),
+                session: upstream_session.to_str().map_err(|error| invalid(&error))?.into(),
+            }),
+        };
+        let nonce = self.cluster.draw();
+        let sealed = self.cluster.seal().seal(nonce, &birth).map_err(|error| invalid(&error))?;
+        let mine = HeaderValue::from_str(&sealed).expect("a sealed id is visible ASCII");
+        answer.headers_mut().insert(SESSION_ID, mine);
+        let used = self.used(&ask.route);
+        used.speaks_sessions.store(true, Ordering::Relaxed);
+        used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
+        let live = Arc::new(Live {
+            route: ask.route.clone(),
+            upstream,
+            upstream_session,
+            last_used_ms: AtomicU64::new(0),
+            open: AtomicU32::new(0),
+        });
+        let in_use = InUse::new(live.clone(), self.started);
+        self.table().live.insert(nonce, live);
+        self.publish_count();
+        Ok(answer.map(|body| Used { body, _in_use: in_use }.boxed_unsync()))
+    }
+
+    /// Some servers answer 400 where they mean that they do not know the session.
+    async fn read_bad_request(&self, answer: Answer) -> Result<Answer, Refusal> {
+        let (mut head, body) = answer.into_parts();
+        let body = Limited::new(body, BAD_REQUEST_LEN_MAX).collect().await;
+        let body = body.map_err(|_| undelivered(Reason::UpstreamBroke, true))?.to_bytes();
+        let text = String::from_utf8_lossy(&body).to_ascii_lowercase();
+        if text.contains("no valid session id") || text.contains("not initialized") {
+            head.status = StatusCode::NOT_FOUND;
+        }
+        Ok(Answer::from_parts(head, whole(body)))
+    }
+
+    fn end(&self, nonce: Nonce, why: GoneWhy) {
+        let mut table = self.table();
+        if let Some(live) = table.live.remove(&nonce) {
+            self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
+            table.ended.insert(nonce, why);
+            table.ended_order.push_back(nonce);
+            if table.ended_order.len() > TOMBSTONES_MAX
+                && let Some(oldest) = table.ended_order.pop_front()
+            {
+                table.ended.remove(&oldest);
+            }
+        }
+        drop(table);
+        self.publish_count();
+    }
+
+    fn publish_count(&self) {
+        let count = u32::try_from(self.count()).unwrap_or(u32::MAX);
+        self.cluster.sessions().store(count, Ordering::Relaxed);
+    }
+
+    fn used(&self, route: &Route) -> &Use {
+        self.routes.get(&route.id).expect("built from the same routes")
+    }
+
+    fn idle(&self, live: &Live) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(live.last_used_ms.load(Ordering::Relaxed)))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn undelivered(reason: Reason, may_have_run: bool) -> Refusal {
+    Refusal::Undelivered { reason, may_have_run }
+}
+
+fn seconds_since_epoch() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// While it exists, its session is not idle.
+#[derive(Debug)]
+struct InUse {
+    live: Arc<Live>,
+    started: Instant,
+}
+
+impl InUse {
+    fn new(live: Arc<Live>, started: Instant) -> Self {
+        live.open.fetch_add(1, Ordering::Relaxed);
+        Self { live, started }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.live.last_used_ms.store(now_ms, Ordering::Relaxed);
+        self.live.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that keeps its session in use until it has been read.
+struct Used {
+    body: AnswerBody,
+    _in_use: InUse,
+}
+
+impl Body for Used {
+    type Data = Bytes;
+    type Error = crate::answer::Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}

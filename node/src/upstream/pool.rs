@@ -1,0 +1,161 @@
+//! Idle HTTP/1.1 connections to one upstream, kept for the next request.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
+
+/// Node's and uvicorn's servers close after 5 s, the shortest default in use; a second less, and the
+/// server's close does not cross our request.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// A burst's worth; what is over is closed rather than kept.
+const IDLE_COUNT_MAX: usize = 256;
+/// A listening server accepts within a round trip; a host that is gone does not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Sender = SendRequest<Full<Bytes>>;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    address: Arc<str>,
+    /// The most recently used last, so that the others grow old and are closed.
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    /// Nothing was sent.
+    Unreachable(io::Error),
+    /// Some of it may have arrived.
+    Broke(hyper::Error),
+}
+
+impl Pool {
+    pub(super) fn new(address: Arc<str>) -> Self {
+        Self { address, idle: Mutex::default() }
+    }
+
+    pub(super) async fn send(self: &Arc<Self>, mut request: Request<Full<Bytes>>) -> Result<Response<Pooled>, Failure> {
+        while let Some(sender) = self.take() {
+            match self.exchange(sender, request).await {
+                Ok(answer) => return Ok(answer),
+                // An idle connection that the server has closed gives the request back unsent.
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((error, None)) => return Err(Failure::Broke(error)),
+            }
+        }
+        let sender = self.connect().await.map_err(Failure::Unreachable)?;
+        self.exchange(sender, request).await.map_err(|(error, unsent)| match unsent {
+            Some(_) => Failure::Unreachable(io::Error::other(error)),
+            None => Failure::Broke(error),
+        })
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        mut sender: Sender,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Pooled>, (hyper::Error, Option<Box<Request<Full<Bytes>>>>)> {
+        match sender.try_send_request(request).await {
+            Ok(answer) => {
+                let pool = self.clone();
+                Ok(answer.map(|body| Pooled { body, back: Some((sender, pool)) }))
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                Err((error.into_error(), unsent))
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_MAX);
+        let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
+        Some(idle.remove(ready).sender)
+    }
+
+    fn put_back(&self, sender: Sender) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_COUNT_MAX && !sender.is_closed() {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Sender> {
+        let connect = TcpStream::connect(&*self.address);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(io::Error::from)??;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // Its errors reach whoever waits on the connection; there is nobody else to tell.
+        tokio::spawn(async move { connection.await.unwrap_or_default() });
+        Ok(sender)
+    }
+}
+
+/// An answer's body. Read to its end it gives the connection back; dropped earlier it closes it,
+/// which is how an HTTP/1.1 server learns that nobody reads any more.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    body: Incoming,
+    back: Option<(Sender, Arc<Pool>)>,
+}
+
+impl Pooled {
+    fn ended(&mut self) {
+        if let Some((sender, pool)) = self.back.take() {
+            pool.put_back(sender);
+        }
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // An empty body is at its end without ever being polled.
+        if self.body.is_end_stream() {
+            self.ended();
+        }
+    }
+}
+
+impl Body for Pooled {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &polled {
+            None => self.ended(),
+            Some(Ok(_)) if self.body.is_end_stream() => self.ended(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.back = None,
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
