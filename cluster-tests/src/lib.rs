@@ -1,1 +1,3 @@
 //! Ringway tested with real parts.
+
+pub mod real;
