@@ -95,7 +95,7 @@ pub async fn python(set: &str) -> anyhow::Result<PathBuf> {
     let venv = installation.dir.join("venv");
     let interpreter = venv.join("bin").join("python");
     if !installation.is_current() {
-        require_program("python3", "Python 3.10 or newer with venv").await?;
+        require_program("python3", "Python 3.11 or newer with venv").await?;
         let mut create = Command::new("python3");
         create.args(["-m", "venv", "--clear"]).arg(&venv);
         installation.run(create).await?;
