@@ -1,3 +1,4 @@
 //! Ringway tested with real parts.
 
+pub mod fixture;
 pub mod real;
