@@ -274,6 +274,11 @@ mod tests {
             assert_eq!((totals.passed, totals.failed, totals.exit), (passed, 0, 0), "{totals:?}");
             assert!(totals.warnings().is_empty(), "{totals:?}");
         }
+        let sessionless = run(Suite::V0_2Requirements20260728, &url, &tooling).await.unwrap();
+        assert_eq!((sessionless.passed, sessionless.exit), (165, 0), "{sessionless:?}");
+        // The fixture has no tasks, an extension that no revision requires.
+        let tasks = |failure: &String| failure.starts_with("tasks-");
+        assert!(sessionless.failures().iter().all(tasks), "{sessionless:?}");
         serving.abort();
     }
 }
