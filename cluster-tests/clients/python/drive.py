@@ -8,10 +8,12 @@ notification that never came.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import re
 import sys
+import threading
 from datetime import timedelta
 
 import httpx
@@ -155,7 +157,9 @@ class Session:
         self.logged.set()
 
     async def calls(self):
-        for call in range(1, self.args.calls + 1):
+        for call in itertools.count(1):
+            if self.args.stdin_ended.is_set() if self.args.until_eof else call > self.args.calls:
+                break
             try:
                 await (self.count(call) if self.args.tool == "count" else self.echo(call))
                 self.report.calls += 1
@@ -262,8 +266,15 @@ async def runner(args, report):
             session.failed(error)
 
 
+def await_eof(ended):
+    sys.stdin.buffer.read()
+    ended.set()
+
+
 async def drive(args):
     report = Report(args.label)
+    if args.until_eof:
+        threading.Thread(target=await_eof, args=(args.stdin_ended,), daemon=True).start()
     await asyncio.gather(*(runner(args, report) for _ in range(args.concurrency)))
     return report
 
@@ -278,7 +289,10 @@ def arguments():
     parser.add_argument("--label", default="run")
     parser.add_argument("--pace-ms", type=int, default=0, help="pause between the calls of a session")
     parser.add_argument("--brief", action="store_true", help="calls only")
+    parser.add_argument("--until-eof", action="store_true",
+                        help="call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions")
     args = parser.parse_args()
+    args.stdin_ended = threading.Event()
     args.urls = [httpx.URL(url) for url in args.url.split(",")]
     return args
 

@@ -13,10 +13,11 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 
 const USAGE = `drive.mjs --url URL[,URL...] [--sessions 1] [--calls 10] [--concurrency 1] [--tool count|echo]
-  [--label NAME] [--pace-ms 0] [--brief]
+  [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
   --tool count  a counter per session: each call must give exactly the next integer
   --tool echo   server-everything: echo and get-sum, and once per session everything else unless --brief
-  --pace-ms     pause between the calls of a session`;
+  --pace-ms     pause between the calls of a session
+  --until-eof   call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions`;
 
 // Longer than the 10 s that a gateway may hold a request while ownership settles.
 const REQUEST_MS = 30_000;
@@ -28,6 +29,7 @@ const CODE_LOST = -31001;
 const ERRORS_SHOWN = 10;
 
 const args = readArguments();
+let stdinEnded = false;
 const report = {
   client: 'typescript-v1',
   label: args.label,
@@ -55,6 +57,7 @@ function readArguments() {
         label: { type: 'string', default: 'run' },
         'pace-ms': { type: 'string', default: '0' },
         brief: { type: 'boolean', default: false },
+        'until-eof': { type: 'boolean', default: false },
       },
     });
     if (!values.url) throw new Error('--url is needed');
@@ -68,6 +71,7 @@ function readArguments() {
       tool: values.tool,
       label: values.label,
       brief: values.brief,
+      untilEof: values['until-eof'],
     };
   } catch (error) {
     console.error(`${error.message}\n${USAGE}`);
@@ -150,7 +154,7 @@ class Session {
   };
 
   async calls() {
-    for (let call = 1; call <= args.calls; call++) {
+    for (let call = 1; args.untilEof ? !stdinEnded : call <= args.calls; call++) {
       try {
         if (args.tool === 'count') await this.count(call);
         else await this.echo(call);
@@ -266,5 +270,6 @@ function within(ms, promise, otherwise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
+if (args.untilEof) process.stdin.resume().once('end', () => (stdinEnded = true));
 await Promise.all(Array.from({ length: args.concurrency }, runner));
 process.stdout.write(JSON.stringify(report) + '\n', () => process.exit(report.errorCount + report.wrong > 0 ? 1 : 0));

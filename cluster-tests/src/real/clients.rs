@@ -2,14 +2,16 @@
 //! Called by tests; the drivers' own heads say what they check.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use super::{install, process};
+use super::{install, places, process};
 
 /// Which SDK drives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,25 +63,34 @@ impl Drive {
     pub async fn run(&self, sdk: Sdk) -> anyhow::Result<Report> {
         let mut command = self.command(sdk).await?;
         command.stdin(Stdio::null());
+        self.begin(sdk, command)?.report().await
+    }
+
+    /// Starts one whose sessions call on, all side by side, until `Running::finish`. `calls` says nothing then.
+    pub async fn start(&self, sdk: Sdk) -> anyhow::Result<Running> {
+        anyhow::ensure!(
+            self.concurrency == self.sessions,
+            "sessions that never end can't wait for their turn"
+        );
+        let mut command = self.command(sdk).await?;
+        command.arg("--until-eof").stdin(Stdio::piped());
+        self.begin(sdk, command)
+    }
+
+    fn begin(&self, sdk: Sdk, mut command: Command) -> anyhow::Result<Running> {
+        // Into a file: nobody reads before the end, and a full pipe would stop the driver.
+        let log = places::scratch("driver")?.join("stderr.log");
+        command.stdout(Stdio::piped()).stderr(File::create(&log).context("creating the driver's log")?);
         process::die_with_parent(&mut command);
-        let output = tokio::time::timeout(self.deadline, command.output())
-            .await
-            .map_err(|_| anyhow::anyhow!("the driver {sdk:?} has not ended within {:?}", self.deadline))?
-            .with_context(|| format!("starting the driver {sdk:?}"))?;
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let line = stdout.lines().rfind(|line| line.starts_with('{'));
-        let report = line.and_then(|line| serde_json::from_str(line).ok());
-        report.with_context(|| {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            format!("the driver {sdk:?} ended with {} and no report\n{stdout}\n{stderr}", output.status)
-        })
+        let child = command.spawn().with_context(|| format!("starting the driver {sdk:?}"))?;
+        Ok(Running { sdk, child, log, deadline: self.deadline })
     }
 
     async fn command(&self, sdk: Sdk) -> anyhow::Result<Command> {
         let mut command = match sdk {
             Sdk::PythonV1 => {
                 let mut python = Command::new(install::python("python").await?);
-                python.arg(super::places::client_sources().join("python").join("drive.py"));
+                python.arg(places::client_sources().join("python").join("drive.py"));
                 python
             }
             Sdk::TypeScriptV1 => {
@@ -102,6 +113,37 @@ impl Drive {
             Tool::Echo => ["--tool", "echo", "--brief"].as_slice(),
         });
         Ok(command)
+    }
+}
+
+/// A driver at work. Dropping it ends it without a report.
+#[derive(Debug)]
+pub struct Running {
+    sdk: Sdk,
+    child: Child,
+    log: PathBuf,
+    deadline: Duration,
+}
+
+impl Running {
+    /// Tells the sessions to end, and gives what they saw.
+    pub async fn finish(mut self) -> anyhow::Result<Report> {
+        drop(self.child.stdin.take());
+        self.report().await
+    }
+
+    async fn report(self) -> anyhow::Result<Report> {
+        let Running { sdk, child, log, deadline } = self;
+        let output = tokio::time::timeout(deadline, child.wait_with_output())
+            .await
+            .map_err(|_| anyhow::anyhow!("the driver {sdk:?} has not ended within {deadline:?}"))??;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let line = stdout.lines().rfind(|line| line.starts_with('{'));
+        let report = line.and_then(|line| serde_json::from_str(line).ok());
+        report.with_context(|| {
+            let stderr = std::fs::read_to_string(&log).unwrap_or_default();
+            format!("the driver {sdk:?} ended with {} and no report\n{stdout}\n{stderr}", output.status)
+        })
     }
 }
 
@@ -135,9 +177,15 @@ impl Report {
     pub const CHECKS: [&str; 8] =
         ["ping", "tools", "resource", "progress", "sampling", "listening", "roots", "logging"];
 
+    /// Panics where anything went wrong, or nothing was done.
+    pub fn assert_no_errors(&self) {
+        assert_eq!((self.error_count, self.wrong), (0, 0), "{self:#?}");
+        assert!(self.calls > 0, "{self:#?}");
+    }
+
     /// Panics unless every call of `drive` was answered, rightly, and nothing else went wrong.
     pub fn assert_flawless(&self, drive: &Drive) {
-        assert_eq!((self.error_count, self.wrong), (0, 0), "{self:#?}");
+        self.assert_no_errors();
         assert_eq!((self.sessions, self.calls), (drive.sessions, drive.sessions * drive.calls), "{self:#?}");
         if drive.tool == Tool::Everything {
             for check in Report::CHECKS {
@@ -146,7 +194,12 @@ impl Report {
         }
     }
 
-    /// The part of all answers that came over exactly one hop, of those that say how many they took.
+    /// How many HTTP requests were answered, whatever with.
+    pub fn answers(&self) -> usize {
+        self.statuses.values().sum()
+    }
+
+    /// The part of all answers that came over a hop, of those that say how many they took.
     pub fn forwarded_share(&self) -> f64 {
         let all: usize = self.hops.values().sum();
         let forwarded = all - self.hops.get("0").copied().unwrap_or(0);

@@ -74,6 +74,11 @@ pub fn skip_or_fail(test: &str, error: &anyhow::Error) {
     }
 }
 
+/// What a test got ready, or `None` where it has to be left out, which is then said: see `skip_or_fail`.
+pub fn or_left_out<T>(test: &str, prepared: anyhow::Result<T>) -> Option<T> {
+    prepared.map_err(|error| skip_or_fail(test, &error)).ok()
+}
+
 /// Installs the npm set `cluster-tests/clients/<set>` exactly as its lock file says.
 pub async fn npm(set: &str) -> anyhow::Result<Npm> {
     let installation = Installation::begin(set, &["package.json", "package-lock.json"]).await?;

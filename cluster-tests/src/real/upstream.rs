@@ -62,7 +62,7 @@ impl Upstream {
         Upstream::announced("ringway mcp-demo", command).await
     }
 
-    /// Starts `count` replicas by one of the functions above, side by side.
+    /// Starts `count` replicas by one of the functions above.
     pub async fn several<F>(count: usize, start: impl Fn() -> F) -> anyhow::Result<Vec<Upstream>>
     where
         F: Future<Output = anyhow::Result<Upstream>>,
