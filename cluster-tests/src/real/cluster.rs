@@ -91,18 +91,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Reads `ringway ready name=a listen=ADDR peer=ADDR admin=ADDR`.
-    fn from_ready_line(process: Process, line: &str) -> anyhow::Result<Node> {
-        let word = |key: &str| {
-            let words = line.split_whitespace().filter_map(|word| word.split_once('='));
-            let value = words.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value);
-            value.with_context(|| format!("no {key} in the ready line: {line}"))
-        };
-        ensure!(word("name")? == process.name(), "the ready line names another node: {line}");
-        let [listen, peer, admin] = ["listen", "peer", "admin"].map(|key| anyhow::Ok(word(key)?.parse()?));
-        Ok(Node { listen: listen?, peer: peer?, admin: admin?, process })
+    fn new(process: Process, ready_line: &str) -> anyhow::Result<Node> {
+        let (name, [listen, peer, admin]) = read_ready_line(ready_line)?;
+        ensure!(name == process.name(), "the ready line names another node: {ready_line}");
+        Ok(Node { process, listen, peer, admin })
     }
-
     /// The URL of a path that clients use, such as `/mcp`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listen)
@@ -275,7 +268,7 @@ impl Cluster {
         }
         let ready = Ready::Stdout("ringway ready ");
         let (process, line) = Process::spawn(name, command, &self.dir, ready, READY_DEADLINE).await?;
-        Node::from_ready_line(process, &line)
+        Node::new(process, &line)
     }
 }
 
@@ -289,4 +282,41 @@ pub fn names_in_phase(members: &Value, phase: &str) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// Reads `ringway ready name=a listen=ADDR peer=ADDR admin=ADDR`: the name and the addresses, in this order.
+fn read_ready_line(line: &str) -> anyhow::Result<(&str, [SocketAddr; 3])> {
+    let word = |key: &str| {
+        let mut words = line.split_whitespace().filter_map(|word| word.split_once('='));
+        let value = words.find(|(name, _)| *name == key).map(|(_, value)| value);
+        value.with_context(|| format!("no {key} in the ready line: {line}"))
+    };
+    let address = |key| word(key)?.parse().with_context(|| format!("{key} is no address: {line}"));
+    Ok((word("name")?, [address("listen")?, address("peer")?, address("admin")?]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test that can't prepare itself has failed
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_ready_line_says_the_name_and_every_address() {
+        let line = "ringway ready name=a listen=127.0.0.1:8080 peer=[::1]:7400 admin=127.0.0.1:9400";
+        let (name, addresses) = read_ready_line(line).unwrap();
+        assert_eq!(name, "a");
+        assert_eq!(addresses.map(|address| address.port()), [8080, 7400, 9400]);
+        let error = read_ready_line("ringway ready name=a listen=127.0.0.1:8080").unwrap_err();
+        assert!(error.to_string().contains("no peer"), "{error}");
+    }
+
+    #[test]
+    fn members_are_chosen_by_their_phase() {
+        let member = |name: &str, phase: &str| json!({"name": name, "phase": phase});
+        let members = json!({"members": [member("b", "active"), member("c", "dead"), member("a", "active")]});
+        assert_eq!(names_in_phase(&members, "active"), ["a", "b"]);
+        assert_eq!(names_in_phase(&json!({}), "active"), Vec::<String>::new());
+    }
 }

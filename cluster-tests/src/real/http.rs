@@ -276,6 +276,27 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_body_goes_in_chunks_where_the_test_says_so() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let headers = [("transfer-encoding", "chunked")];
+        let client = tokio::spawn(async move { request("POST", &url, &headers, "body").await });
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"4\r\nbody\r\n0\r\n\r\n") {
+            assert_ne!(
+                connection.read_buf(&mut said).await.unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&said)
+            );
+        }
+        assert!(!String::from_utf8(said).unwrap().contains("content-length"));
+        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(client.await.unwrap().unwrap().status, 200);
+    }
+
     #[test]
     fn the_reply_is_found_among_the_notifications_of_a_stream() {
         let mut headers = HeaderMap::new();

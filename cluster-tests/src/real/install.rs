@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,6 +22,9 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Set to `1` where a test that can't find its clients has to fail instead of being left out.
 pub const REQUIRE_CLIENTS: &str = "RINGWAY_REQUIRE_CLIENTS";
+
+/// What the npm sets need.
+const NODE: &str = "Node.js 20 or newer with npm";
 
 /// An installed npm set.
 #[derive(Debug, Clone)]
@@ -68,7 +72,8 @@ impl std::error::Error for Missing {}
 pub fn skip_or_fail(test: &str, error: &anyhow::Error) {
     let required = std::env::var_os(REQUIRE_CLIENTS).is_some_and(|value| value == "1");
     match error.downcast_ref::<Missing>() {
-        Some(missing) if !required => eprintln!("LEFT OUT: {test}: {missing}"),
+        // Not with a print macro: the test program would keep that to itself, as the test passes.
+        Some(missing) if !required => drop(writeln!(std::io::stderr(), "LEFT OUT: {test}: {missing}")),
         Some(_) => panic!("{test}: {REQUIRE_CLIENTS}=1, but {error:#}"),
         None => panic!("{test}: {error:#}"),
     }
@@ -81,10 +86,12 @@ pub fn or_left_out<T>(test: &str, prepared: anyhow::Result<T>) -> Option<T> {
 
 /// Installs the npm set `cluster-tests/clients/<set>` exactly as its lock file says.
 pub async fn npm(set: &str) -> anyhow::Result<Npm> {
+    // Needed to run what is installed, too.
+    require_program("node", NODE).await?;
     let installation = Installation::begin(set, &["package.json", "package-lock.json"]).await?;
     let dir = installation.dir.clone();
     if !installation.is_current() {
-        require_program("npm", "Node.js 20 or newer with npm").await?;
+        require_program("npm", NODE).await?;
         let mut ci = Command::new("npm");
         // The audit and the funding notice would each ask the network for something no test needs.
         ci.args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir);
