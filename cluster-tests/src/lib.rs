@@ -1,1 +1,4 @@
 //! Ringway tested with real parts.
+
+pub mod fixture;
+pub mod real;

@@ -31,6 +31,9 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
     let mut mistakes = Mistakes::default();
     let m = &mut mistakes;
     let mut table = Table::parse(file.map_or("", |(_, text)| text), m);
+    if !m.0.is_empty() {
+        return Err(mistakes); // what else there is to say would be guessed from broken syntax
+    }
 
     let mut setting = |flag: Option<String>, key: &'static str, m: &mut Mistakes| {
         let written = table.string(key, m);

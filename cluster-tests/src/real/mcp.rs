@@ -1,0 +1,95 @@
+//! MCP spoken by hand, for tests that must see each answer as it is: no SDK, no retries, one request at a time.
+//! Called by tests; SDK clients are driven by `clients`.
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::http::{self, Answer, Stream};
+
+/// The revision that `open` asks for: the last one with sessions.
+pub const PROTOCOL: &str = "2025-11-25";
+
+/// The headers of every POST; the session id and others are added.
+pub const POST_HEADERS: [(&str, &str); 2] =
+    [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+
+/// A session opened at one URL and usable at any other of the cluster.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub id: String,
+    pub protocol: String,
+}
+
+impl Session {
+    /// Initializes a session at `url`, with the notification that completes it.
+    pub async fn open(url: &str) -> anyhow::Result<Session> {
+        let answer = http::request("POST", url, &POST_HEADERS, initialize(1).to_string()).await?;
+        anyhow::ensure!(answer.status == 200, "initialize answered {}: {}", answer.status, answer.text());
+        let id = answer.header("mcp-session-id").context("no session id")?.to_owned();
+        let result = answer.reply()?;
+        let protocol =
+            result["result"]["protocolVersion"].as_str().context("no protocol version")?.to_owned();
+        let session = Session { id, protocol };
+        let answer =
+            session.post(url, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        anyhow::ensure!(answer.status == 202, "initialized answered {}: {}", answer.status, answer.text());
+        Ok(session)
+    }
+
+    /// Sends one message of the session to `url`.
+    pub async fn post(&self, url: &str, message: &Value) -> anyhow::Result<Answer> {
+        http::request("POST", url, &self.headers(), message.to_string()).await
+    }
+
+    /// Sends one message of the session to `url` and reads the answer as it comes.
+    pub async fn post_stream(&self, url: &str, message: &Value) -> anyhow::Result<Stream> {
+        http::open_stream("POST", url, &self.headers(), message.to_string()).await
+    }
+
+    /// Calls a tool and gives its text. An error of any kind is an error here.
+    pub async fn call(&self, url: &str, id: u64, tool: &str, arguments: Value) -> anyhow::Result<String> {
+        let answer = self.post(url, &call(id, tool, arguments)).await?;
+        anyhow::ensure!(answer.status == 200, "{tool} answered {}: {}", answer.status, answer.text());
+        let reply = answer.reply()?;
+        anyhow::ensure!(reply["id"] == id, "the reply is for another request: {reply}");
+        let text = reply["result"]["content"][0]["text"].as_str();
+        Ok(text.with_context(|| format!("{tool} gave {reply}"))?.to_owned())
+    }
+
+    /// Calls the counter of our own servers and gives its number.
+    pub async fn count(&self, url: &str, id: u64) -> anyhow::Result<u64> {
+        let said = self.call(url, id, "count", json!({})).await?;
+        let digits: String = said.chars().filter(char::is_ascii_digit).collect();
+        digits.parse().with_context(|| format!("count gave {said}"))
+    }
+
+    /// Opens the stream on which the server speaks by itself.
+    pub async fn listen(&self, url: &str) -> anyhow::Result<Stream> {
+        let session = self.headers().into_iter().filter(|(name, _)| name.starts_with("mcp-"));
+        let headers: Vec<_> = session.chain([("accept", "text/event-stream")]).collect();
+        http::open_stream("GET", url, &headers, "").await
+    }
+
+    /// Ends the session.
+    pub async fn delete(&self, url: &str) -> anyhow::Result<Answer> {
+        http::request("DELETE", url, &self.headers(), "").await
+    }
+
+    fn headers(&self) -> Vec<(&str, &str)> {
+        let session =
+            [("mcp-session-id", self.id.as_str()), ("mcp-protocol-version", self.protocol.as_str())];
+        POST_HEADERS.into_iter().chain(session).collect()
+    }
+}
+
+/// The request that opens a session.
+pub fn initialize(id: u64) -> Value {
+    let client = json!({"name": "ringway-tests", "version": "1"});
+    let params = json!({"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": client});
+    json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params})
+}
+
+/// A request that calls a tool.
+pub fn call(id: u64, tool: &str, arguments: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+}

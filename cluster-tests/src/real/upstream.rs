@@ -1,0 +1,117 @@
+//! MCP servers for a cluster to stand in front of, each a process of its own.
+//! Called by tests, which give the URLs to `Cluster`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::process::Command;
+
+use super::process::{Process, Ready};
+use super::{binaries, install, places};
+
+/// server-everything took 0.4 s to start on an idle machine; tests start many things at once.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a port that somebody else took in the meantime is replaced by another.
+const PORT_ATTEMPTS: usize = 5;
+
+/// A running MCP server.
+#[derive(Debug)]
+pub struct Upstream {
+    pub process: Process,
+    /// Where it serves MCP over streamable HTTP.
+    pub url: String,
+}
+
+impl Upstream {
+    /// A replica of the protocol's reference server. Fails with `install::Missing` where Node.js is missing.
+    pub async fn everything() -> anyhow::Result<Upstream> {
+        let npm = install::npm("typescript").await?;
+        let script = npm.module("@modelcontextprotocol/server-everything/dist/index.js");
+        let dir = places::scratch("everything")?;
+        let mut last = None;
+        for _ in 0..PORT_ATTEMPTS {
+            // It says which port it was told, not which it got: port 0 would stay unknown.
+            let port = free_port()?;
+            let mut command = Command::new("node");
+            command.arg(&script).arg("streamableHttp").env("PORT", port.to_string());
+            let ready = format!("listening on port {port}");
+            match Process::spawn("everything", command, &dir, Ready::Stderr(&ready), START_DEADLINE).await {
+                Ok((process, _)) => {
+                    return Ok(Upstream { process, url: format!("http://127.0.0.1:{port}/mcp") });
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("no attempt made")?)
+    }
+
+    /// Our own server with the session-keyed counter and the conformance suite's fixtures.
+    pub async fn fixture() -> anyhow::Result<Upstream> {
+        let mut command = Command::new(binaries::fixture_mcp().await?);
+        command.args(["--http", "127.0.0.1:0"]);
+        Upstream::announced("fixture-mcp", command).await
+    }
+
+    /// The demo server that is built into `ringway`.
+    pub async fn demo() -> anyhow::Result<Upstream> {
+        let mut command = Command::new(binaries::ringway().await?);
+        command.args(["mcp-demo", "--http", "127.0.0.1:0"]);
+        Upstream::announced("ringway mcp-demo", command).await
+    }
+
+    /// Starts `count` replicas by one of the functions above.
+    pub async fn several<F>(count: usize, start: impl Fn() -> F) -> anyhow::Result<Vec<Upstream>>
+    where
+        F: Future<Output = anyhow::Result<Upstream>>,
+    {
+        let mut replicas = Vec::with_capacity(count);
+        for _ in 0..count {
+            replicas.push(start().await?);
+        }
+        Ok(replicas)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        let authority = self.url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        Ok(authority.context("a URL without a host")?.parse()?)
+    }
+
+    /// A server whose ready line is `NAME ready URL`.
+    async fn announced(name: &str, command: Command) -> anyhow::Result<Upstream> {
+        let file = name.replace(' ', "-");
+        let dir = places::scratch(&file)?;
+        let start = format!("{name} ready ");
+        let (process, line) =
+            Process::spawn(&file, command, &dir, Ready::Stdout(&start), START_DEADLINE).await?;
+        match line.strip_prefix(&start).map(str::trim) {
+            Some(url) if url.starts_with("http://") => Ok(Upstream { process, url: url.to_owned() }),
+            _ => bail!("no URL in the ready line: {line}"),
+        }
+    }
+}
+
+/// The URLs of several servers, in their order.
+pub fn urls(upstreams: &[Upstream]) -> Vec<String> {
+    upstreams.iter().map(|upstream| upstream.url.clone()).collect()
+}
+
+/// A port that nobody listens on at this moment, on all addresses as some servers insist on those.
+fn free_port() -> anyhow::Result<u16> {
+    let probe = TcpListener::bind(("0.0.0.0", 0)).context("finding a free port")?;
+    Ok(probe.local_addr()?.port())
+}
+
+/// The command that runs the reference server over stdio, for routes with a child process per session.
+pub async fn everything_stdio() -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = npm.module("@modelcontextprotocol/server-everything/dist/index.js");
+    Ok(vec!["node".to_owned(), path_text(&script)?, "stdio".to_owned()])
+}
+
+fn path_text(path: &Path) -> anyhow::Result<String> {
+    Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
+}

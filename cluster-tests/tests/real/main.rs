@@ -1,0 +1,18 @@
+//! Ringway as processes: clusters, upstreams and SDK clients on this machine. One program for all of these
+//! tests, so that they are linked once.
+//!
+//! What needs Node.js, Python or a registry and can't have it says `LEFT OUT` and passes, unless
+//! `RINGWAY_REQUIRE_CLIENTS=1`.
+
+#![allow(clippy::unwrap_used)] // a test that can't prepare itself has failed
+
+mod admin;
+mod bad_input;
+mod bare;
+mod cli;
+mod join;
+mod lost_owner;
+mod prepare;
+mod sdk_clients;
+mod sessions;
+mod stranger;
