@@ -8,7 +8,7 @@ use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
 use crate::peer::{Acceptor, Bound, Greeting, Peers};
 use crate::sessions::Sessions;
-use crate::telemetry::{Metrics, PhaseLabels, StateLabels};
+use crate::telemetry::{Metrics, PhaseLabels};
 use anyhow::Context;
 use proto::core::view::{Member, Phase};
 use proto::id::{Incarnation, NodeRef, SealKeys, Tag};
@@ -62,7 +62,8 @@ struct Sockets {
 
 impl Sockets {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let clients = front::bind(config.listen).await.with_context(|| format!("listen {}", config.listen))?;
+        let clients =
+            front::bind(config.listen).await.with_context(|| format!("listen {}", config.listen))?;
         let operators = front::bind(config.admin).await.with_context(|| format!("admin {}", config.admin))?;
         let bound = Bound::bind(config.peer, &config.secrets, &config.name);
         let bound = bound.with_context(|| format!("peer {} (UDP)", config.peer))?;
@@ -94,7 +95,8 @@ impl Node {
         let gossip = Gossip::start(&me, format!("{CLUSTER}/1"), config.seeds.clone(), wire).await?;
         let gossip = Arc::new(gossip);
 
-        let (stop, leaving, requests) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (stop, leaving, requests) =
+            (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let acceptor = Arc::new(Acceptor {
             bound: sockets.bound,
             journey: journey.clone(),
@@ -136,10 +138,10 @@ impl Node {
             acceptor.run().await;
             anyhow::bail!("the peer endpoint is closed")
         });
-        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics.clone()));
+        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
         tasks.spawn(join(cluster.clone(), seeds));
-        tasks.spawn(keep_house(sessions, metrics));
+        tasks.spawn(keep_house(sessions));
         Ok(Self { me, cluster, peers, gossip, requests, leaving, stop, mouths, tasks })
     }
 
@@ -201,7 +203,9 @@ async fn identify(config: &Config, sockets: &Sockets) -> Member {
     let mut asking = JoinSet::new();
     for seed in gossip::resolve(&config.seeds).await.into_iter().filter(|seed| *seed != sockets.advertise) {
         let (bound, greeting) = (sockets.bound.clone(), greeting(now_ms));
-        asking.spawn(tokio::time::timeout(ASK_TIME, async move { bound.known_incarnation(seed, &greeting).await }));
+        asking.spawn(tokio::time::timeout(ASK_TIME, async move {
+            bound.known_incarnation(seed, &greeting).await
+        }));
     }
     let known = asking.join_all().await.into_iter().filter_map(|answer| answer.ok().flatten()).max();
     let greeting = greeting(now_ms.max(known.map_or(0, |known| known + 1)));
@@ -231,10 +235,16 @@ async fn follow_gossip(
         let (name, me) = (cluster.name(), cluster.me());
         for (member, _) in &members {
             if member.name == *name && member.node.inc > me.inc && member.phase != Phase::Dead {
-                anyhow::bail!("another node named {name} has started at {}: names must be unique", member.peer);
+                anyhow::bail!(
+                    "another node named {name} has started at {}: names must be unique",
+                    member.peer
+                );
             }
             if member.name != *name && member.node.tag == me.tag && member.phase != Phase::Dead {
-                anyhow::bail!("the names {name} and {} have the same tag: rename one of the two nodes", member.name);
+                anyhow::bail!(
+                    "the names {name} and {} have the same tag: rename one of the two nodes",
+                    member.name
+                );
             }
         }
         let before = cluster.world();
@@ -278,7 +288,8 @@ async fn join(cluster: Arc<Cluster>, seeds: Vec<String>) -> anyhow::Result<()> {
     let mut worlds = cluster.worlds();
     let met = async {
         let company = |phase: Phase| phase != Phase::Dead;
-        let met = worlds.wait_for(|world| world.view.members().iter().filter(|member| company(member.phase)).count() > 1);
+        let met = worlds
+            .wait_for(|world| world.view.members().iter().filter(|member| company(member.phase)).count() > 1);
         met.await.is_ok()
     };
     if !seeds.is_empty() && tokio::time::timeout(JOIN_TIME, met).await.is_err() {
@@ -288,12 +299,10 @@ async fn join(cluster: Arc<Cluster>, seeds: Vec<String>) -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-/// Ends idle sessions and publishes how many there are.
-async fn keep_house(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+/// Ends idle sessions.
+async fn keep_house(sessions: Arc<Sessions>) -> anyhow::Result<()> {
     loop {
         sessions.expire_idle().await;
-        let count = i64::try_from(sessions.count()).unwrap_or(i64::MAX);
-        metrics.sessions.get_or_create(&StateLabels { state: "owned" }).set(count);
         tokio::time::sleep(SWEEP_EVERY).await;
     }
 }

@@ -66,7 +66,9 @@ pub(crate) fn mcp_errand(
         return Ok(Errand::Anyone);
     }
     match headers.get(SESSION_ID) {
-        Some(_) => session(route, headers, seal).map(|id| Errand::Session(Box::new(id))).map_err(NoErrand::Gone),
+        Some(_) => {
+            session(route, headers, seal).map(|id| Errand::Session(Box::new(id))).map_err(NoErrand::Gone)
+        }
         None => Err(NoErrand::NoSession),
     }
 }
@@ -92,12 +94,16 @@ pub(crate) fn keyed_errand(affinity: &Affinity, target: &str, headers: &HeaderMa
 fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
     let lines = headers.get_all(hyper::header::COOKIE);
     let mut pairs = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
-    pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
+    pairs.find_map(|pair| {
+        pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec())
+    })
 }
 
 fn query(target: &str, name: &str) -> Option<Vec<u8>> {
     let (_, query) = target.split_once('?')?;
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
 }
 
 #[cfg(test)]
@@ -121,7 +127,12 @@ mod tests {
         assert_eq!(key(&Affinity::Header("x-job-id".into()), "/jobs", &headers), expected);
         assert_eq!(key(&Affinity::Cookie("sid".into()), "/jobs", &headers), expected);
         assert_eq!(key(&Affinity::Query("sid".into()), "/jobs?a=1&sid=7", &headers), expected);
-        for absent in [Affinity::None, Affinity::Header("x-other".into()), Affinity::Cookie("si".into()), Affinity::Query("si".into())] {
+        for absent in [
+            Affinity::None,
+            Affinity::Header("x-other".into()),
+            Affinity::Cookie("si".into()),
+            Affinity::Query("si".into()),
+        ] {
             assert_eq!(key(&absent, "/jobs?sid=7", &headers), None, "{absent:?}");
         }
     }

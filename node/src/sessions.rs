@@ -2,9 +2,9 @@
 //! while after their end.
 
 use crate::answer::{Answer, AnswerBody, whole};
+use crate::ask::Ask;
 use crate::cluster::Cluster;
 use crate::config::{Affinity, Route, UpstreamUrl};
-use crate::ask::Ask;
 use crate::mcp::SESSION_ID;
 use crate::upstream::Upstreams;
 use bytes::Bytes;
@@ -26,6 +26,9 @@ use std::{
 
 /// "Ended" is told from "never was" for the last 100,000 sessions: 32 bytes each, 3 MiB.
 const TOMBSTONES_MAX: usize = 100_000;
+/// A session is called idle when nothing of it has been in progress for this long: longer than an
+/// agent thinks between two calls.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// A 400 is read to tell "no such session" from a bad request; SDK servers' texts are below 1 KiB.
 const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
 
@@ -122,14 +125,27 @@ impl Sessions {
     pub(crate) fn state(&self, id: &SessionId) -> SessionState {
         let table = self.table();
         match table.live.get(&id.nonce) {
-            Some(live) if live.open.load(Ordering::Relaxed) > 0 => SessionState::Live,
-            Some(live) => SessionState::Idle { idle_s: u32::try_from(self.idle(live).as_secs()).unwrap_or(u32::MAX) },
+            Some(live) if self.is_idle(live) => {
+                SessionState::Idle { idle_s: u32::try_from(self.idle(live).as_secs()).unwrap_or(u32::MAX) }
+            }
+            Some(_) => SessionState::Live,
             None => SessionState::Ended(table.ended.get(&id.nonce).copied().unwrap_or(GoneWhy::Unknown)),
         }
     }
 
-    pub(crate) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.table().live.len()
+    }
+
+    /// How many sessions are live, and how many idle.
+    pub(crate) fn census(&self) -> (usize, usize) {
+        let table = self.table();
+        let idle = table.live.values().filter(|live| self.is_idle(live)).count();
+        (table.live.len() - idle, idle)
+    }
+
+    fn is_idle(&self, live: &Live) -> bool {
+        live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= IDLE_AFTER
     }
 
     /// Opens a session at an upstream of the route and seals its id.
@@ -168,6 +184,8 @@ impl Sessions {
         }
         if ask.method == Method::DELETE && answer.status().is_success() {
             self.end(id.nonce, GoneWhy::Deleted);
+            // The Python SDK takes any other success for a failure.
+            *answer.status_mut() = StatusCode::OK;
         }
         if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
             *theirs = mine;
@@ -199,7 +217,12 @@ impl Sessions {
             let is_expired = |live: &Live| {
                 live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= live.route.idle_timeout
             };
-            table.live.iter().filter(|(_, live)| is_expired(live)).map(|(at, live)| (*at, live.clone())).collect()
+            table
+                .live
+                .iter()
+                .filter(|(_, live)| is_expired(live))
+                .map(|(at, live)| (*at, live.clone()))
+                .collect()
         };
         for (nonce, live) in expired {
             self.end(nonce, GoneWhy::Expired);
@@ -295,7 +318,9 @@ impl Sessions {
     }
 
     fn idle(&self, live: &Live) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(live.last_used_ms.load(Ordering::Relaxed)))
+        self.started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(live.last_used_ms.load(Ordering::Relaxed)))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -96,17 +96,33 @@ impl Metrics {
             streams: Gauge::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("ringway_requests", "Requests by route, outcome and peer hops", metrics.requests.clone());
+        registry.register(
+            "ringway_requests",
+            "Requests by route, outcome and peer hops",
+            metrics.requests.clone(),
+        );
         registry.register(
             "ringway_request_seconds",
             "Time from the whole request to the head of its answer",
             metrics.request_seconds.clone(),
         );
-        registry.register("ringway_session_not_found", "404 answers by the reason that clients do not see", metrics.gone.clone());
-        registry.register("ringway_forwards", "Requests sent to the owning node, by node and outcome", metrics.forwards.clone());
+        registry.register(
+            "ringway_session_not_found",
+            "404 answers by the reason that clients do not see",
+            metrics.gone.clone(),
+        );
+        registry.register(
+            "ringway_forwards",
+            "Requests sent to the owning node, by node and outcome",
+            metrics.forwards.clone(),
+        );
         registry.register("ringway_sessions", "Sessions that this node owns", metrics.sessions.clone());
         registry.register("ringway_members", "Members of the cluster by phase", metrics.members.clone());
-        registry.register("ringway_streams", "Answers that this node is sending to clients", metrics.streams.clone());
+        registry.register(
+            "ringway_streams",
+            "Answers that this node is sending to clients",
+            metrics.streams.clone(),
+        );
         metrics
     }
 

@@ -169,7 +169,8 @@ async fn a_path_without_a_route_is_not_found() {
 async fn a_client_that_asks_for_the_era_without_sessions_is_sent_back_to_initialize() {
     let test = "a_client_that_asks_for_the_era_without_sessions_is_sent_back_to_initialize";
     let Some(server) = or_left_out(test, Upstream::everything().await) else { return };
-    let cluster = Cluster::start(2, &upstream::urls(&[server])).await.unwrap();
+    let servers = [server];
+    let cluster = Cluster::start(2, &upstream::urls(&servers)).await.unwrap();
     for url in cluster.urls() {
         for id in [json!(0), json!("probe")] {
             let meta = json!({

@@ -19,10 +19,9 @@ path = "/mcp"                         # an MCP server over HTTP; several = repli
 upstream = ["http://127.0.0.1:3001/mcp"]
 
 [[route]]
-path = "/shell"                       # an stdio MCP server: one child process per session
-command = ["npx", "-y", "@modelcontextprotocol/server-everything"]
-env = { LOG = "1" }
-on_loss = "reinitialize"              # when the owner is gone: "reinitialize" (default) or "expire" (404)
+path = "/careful"                     # a session whose owner is gone is answered with 404
+upstream = ["http://127.0.0.1:3002/mcp", "http://127.0.0.1:3003/mcp"]
+on_loss = "expire"                    # when the owner is gone: "reinitialize" (default) or "expire" (404)
 idle_timeout = "30m"
 max_sessions = 200
 
@@ -58,7 +57,7 @@ async fn the_example_config_is_valid() {
 async fn every_mistake_in_a_config_is_told_at_once_with_its_line() {
     let mistakes = EXAMPLE
         .replace("listen = \"0.0.0.0:8080\"", "lissten = \"0.0.0.0:8080\"")
-        .replace("on_loss = \"reinitialize\" ", "on_loss = \"forget\" ")
+        .replace("on_loss = \"expire\" ", "on_loss = \"forget\" ")
         .replace("idle_timeout = \"30m\"", "idle_timeout = \"soon\"")
         .replace("affinity = \"none\"", "affinity = \"some\"");
     let lines: Vec<usize> = ["lissten", "\"forget\"", "\"soon\"", "\"some\""]
@@ -94,6 +93,14 @@ async fn a_node_that_others_can_reach_needs_a_secret() {
 }
 
 #[tokio::test]
+async fn a_backend_that_this_version_can_not_serve_is_refused_at_its_line() {
+    let path = config("name = \"a\"\n\n[[route]]\npath = \"/shell\"\ncommand = [\"cat\"]\n").await;
+    let said = run_ringway(&["check", path.to_str().unwrap()]).await.unwrap();
+    assert_eq!(said.code, Some(2), "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("line 5") && said.stderr.contains("stdio"), "{}", said.stderr);
+}
+
+#[tokio::test]
 async fn wrong_usage_is_told_from_failure() {
     for args in
         [["node", "--no-such-flag"].as_slice(), &["no-such-command"], &["check"], &["check", "/no/such/file"]]
@@ -120,10 +127,7 @@ async fn a_secret_is_new_each_time_and_stands_alone() {
 
 #[tokio::test]
 async fn every_command_explains_itself() {
-    let commands = [
-        "node", "demo", "secret", "check", "members", "ring", "sessions", "locate", "drain", "events",
-        "mcp-demo",
-    ];
+    let commands = ["node", "demo", "secret", "check", "members", "ring", "locate", "mcp-demo"];
     let help = run_ringway(&["--help"]).await.unwrap();
     assert_eq!(help.code, Some(0));
     for command in commands {

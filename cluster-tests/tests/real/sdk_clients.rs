@@ -1,9 +1,8 @@
 //! Real SDK clients against a cluster, with every HTTP request of a session sent to another node.
 
 use cluster_tests::real::balancer::Balancer;
-use cluster_tests::real::binaries;
 use cluster_tests::real::clients::{Drive, Report, Tool};
-use cluster_tests::real::cluster::{Cluster, Plan};
+use cluster_tests::real::cluster::Cluster;
 use cluster_tests::real::install::or_left_out;
 use cluster_tests::real::upstream::{self, Upstream};
 
@@ -45,31 +44,6 @@ async fn no_counter_skips_while_every_request_goes_to_another_node() {
         let report = drive.run(sdk).await.unwrap();
         report.assert_flawless(&drive);
         assert_spread(&report);
-    }
-}
-
-#[tokio::test]
-async fn a_child_process_keeps_its_session_while_every_request_goes_to_another_node() {
-    let test = "a_child_process_keeps_its_session_while_every_request_goes_to_another_node";
-    let server = binaries::fixture_mcp().await.unwrap().to_str().unwrap().to_owned();
-    let cluster = Plan::nodes(3).command(vec![server]).start().await.unwrap();
-    for sdk in sdks(test).await {
-        let mut drive = Drive::new(cluster.urls(), Tool::Count);
-        drive.sessions = 6;
-        let report = drive.run(sdk).await.unwrap();
-        report.assert_flawless(&drive);
-        assert_spread(&report);
-    }
-}
-
-#[tokio::test]
-async fn all_that_a_session_can_do_works_with_a_child_process_too() {
-    let test = "all_that_a_session_can_do_works_with_a_child_process_too";
-    let Some(command) = or_left_out(test, upstream::everything_stdio().await) else { return };
-    let cluster = Plan::nodes(3).command(command).start().await.unwrap();
-    for sdk in sdks(test).await {
-        let drive = Drive::new(cluster.urls(), Tool::Everything);
-        drive.run(sdk).await.unwrap().assert_flawless(&drive);
     }
 }
 

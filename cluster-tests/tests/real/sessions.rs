@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cluster_tests::real::http;
-use cluster_tests::real::mcp::{POST_HEADERS, Session, call, initialize};
+use cluster_tests::real::mcp::{Session, call};
 use serde_json::json;
 
 use super::prepare::{Parts, counting_cluster};
@@ -92,34 +91,5 @@ async fn a_session_that_was_ended_is_gone_on_every_node() {
         assert_eq!(answer.status, 404, "{}", answer.text());
         assert_eq!(session.listen(&url).await.unwrap().status, 404);
         assert_eq!(session.delete(&url).await.unwrap().status, 404);
-    }
-}
-
-#[tokio::test]
-async fn a_client_of_the_old_transport_is_served_across_nodes() {
-    let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
-    let accept = [("accept", "text/event-stream")];
-    let mut stream = http::open_stream("GET", &cluster.node("a").url("/mcp/sse"), &accept, "").await.unwrap();
-    assert_eq!(stream.status, 200);
-    let endpoint = stream.event(SOON).await.unwrap().expect("the stream ends");
-    assert_eq!(endpoint.name.as_deref(), Some("endpoint"));
-    assert!(endpoint.data.contains("/mcp/messages?sessionId=rw1."), "{}", endpoint.data);
-    // A path or a whole URL; what counts is that any node takes it.
-    let path = endpoint.data.find("/mcp/messages").map(|at| endpoint.data[at..].to_owned()).unwrap();
-
-    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    let post = async |node: &str, message: serde_json::Value| {
-        let url = cluster.node(node).url(&path);
-        http::request("POST", &url, &POST_HEADERS, message.to_string()).await.unwrap().status
-    };
-    assert_eq!(post("b", initialize(1)).await, 202);
-    let reply = stream.message(SOON).await.unwrap().expect("the stream ends");
-    assert_eq!(reply["id"], 1, "{reply}");
-    assert!(reply["result"]["serverInfo"].is_object(), "{reply}");
-    assert_eq!(post("a", initialized).await, 202);
-    for expected in ["1", "2"] {
-        assert_eq!(post(if expected == "1" { "b" } else { "a" }, call(2, "count", json!({}))).await, 202);
-        let reply = stream.message(SOON).await.unwrap().expect("the stream ends");
-        assert_eq!(reply["result"]["content"][0]["text"], expected, "{reply}");
     }
 }

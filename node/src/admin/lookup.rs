@@ -65,25 +65,33 @@ async fn by_session(journey: &Journey, text: &str, id: &SessionId) -> Value {
     let home = name_of(journey, birth.home);
     let (state, owner, why) = match state(journey, text, id).await {
         Known::Said(SessionState::Live) => {
-            ("live", Some(&home), format!("It was born on {home}, which lives and is serving a request of it."))
+            ("live", Some(&home), format!("It was born on {home}, which lives and serves it."))
         }
-        Known::Said(SessionState::Idle { .. }) => {
-            ("idle", Some(&home), format!("It was born on {home}, which lives and holds it; nothing of it is in progress."))
-        }
+        Known::Said(SessionState::Idle { .. }) => (
+            "idle",
+            Some(&home),
+            format!("It was born on {home}, which lives and holds it; nobody has used it for a while."),
+        ),
         Known::Said(SessionState::Ended(why)) => {
             let (state, story) = match why {
                 GoneWhy::Deleted => ("closed", "its client ended it"),
                 GoneWhy::Expired => ("expired", "it idled for longer than its route allows"),
                 GoneWhy::LostUpstream => ("lost", "its upstream has forgotten it"),
                 GoneWhy::LostOwner => ("lost", "its owner is gone"),
-                GoneWhy::Unknown | GoneWhy::Forged | GoneWhy::OtherRoute => ("unknown", "it ended too long ago to say how"),
+                GoneWhy::Unknown | GoneWhy::Forged | GoneWhy::OtherRoute => {
+                    ("unknown", "it ended too long ago to say how")
+                }
             };
             (state, None, format!("It was born on {home}, which lives; {story}."))
         }
         Known::Silent => ("unknown", None, format!("Its home {home} is a member, but does not answer.")),
-        Known::Superseded => ("lost", None, format!("It was born on {home}, which has been restarted since.")),
+        Known::Superseded => {
+            ("lost", None, format!("It was born on {home}, which has been restarted since."))
+        }
         Known::Gone => ("lost", None, format!("It was born on {home}, which is gone.")),
-        Known::Unsettled => ("unknown", None, format!("Its home {home} is not there; whether for good is not settled yet.")),
+        Known::Unsettled => {
+            ("unknown", None, format!("Its home {home} is not there; whether for good is not settled yet."))
+        }
     };
     json!({
         "key": text, "valid": true, "home": home,

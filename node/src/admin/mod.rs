@@ -4,7 +4,7 @@ mod lookup;
 
 use crate::answer::{Answer, whole};
 use crate::journey::Journey;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, StateLabels};
 use hyper::{
     Method, Request, StatusCode,
     body::Incoming,
@@ -40,6 +40,7 @@ impl Admin {
             },
             "/metrics" => {
                 let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                self.count_sessions();
                 text(StatusCode::OK, open_metrics, self.metrics.render())
             }
             _ => error(
@@ -49,11 +50,25 @@ impl Admin {
         }
     }
 
+    fn count_sessions(&self) {
+        let (live, idle) = self.journey.sessions.census();
+        for (state, count) in [("live", live), ("idle", idle)] {
+            let gauge = self.metrics.sessions.get_or_create(&StateLabels { state }).clone();
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     fn readiness(&self) -> Answer {
         match self.journey.cluster.phase() {
             Phase::Active => text(StatusCode::OK, "text/plain", "ready\n"),
-            Phase::Joining => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "joining: no other node has answered yet\n"),
-            Phase::Draining | Phase::Dead => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),
+            Phase::Joining => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain",
+                "joining: no other node has answered yet\n",
+            ),
+            Phase::Draining | Phase::Dead => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n")
+            }
         }
     }
 
@@ -96,7 +111,10 @@ impl Admin {
 /// A node's name, or its tag where the name is forgotten.
 fn name_of(journey: &Journey, node: NodeRef) -> String {
     let world = journey.cluster.world();
-    world.view.by_tag(node.tag).map_or_else(|| format!("{:08x}", node.tag.0), |member| member.name.to_string())
+    world
+        .view
+        .by_tag(node.tag)
+        .map_or_else(|| format!("{:08x}", node.tag.0), |member| member.name.to_string())
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {

@@ -19,7 +19,8 @@ pub(super) fn members(admin: &str, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&answer);
     }
-    let mut rows = vec![["NAME", "PHASE", "SESSIONS", "LISTEN", "PEER", "ADMIN", "VERSION"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["NAME", "PHASE", "SESSIONS", "LISTEN", "PEER", "ADMIN", "VERSION"].map(str::to_owned).to_vec()];
     for member in answer["members"].as_array().into_iter().flatten() {
         let cells = ["name", "phase", "sessions", "listen", "peer", "admin", "version"];
         rows.push(cells.map(|key| word(&member[key])).to_vec());
@@ -76,7 +77,9 @@ fn print_json(value: &Value) -> Result<(), Failure> {
 
 fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |at: usize| {
+        rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<_> = (0..columns).map(width).collect();
     for row in rows {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -97,14 +100,16 @@ async fn fetch(admin: &str, path: &str) -> anyhow::Result<Value> {
     let authority = uri.authority().with_context(|| format!("--admin {admin} names no host"))?;
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(address).await;
-    let stream = stream.with_context(|| format!("no node answers at {admin} (is it running? see --admin)"))?;
+    let stream =
+        stream.with_context(|| format!("no node answers at {admin} (is it running? see --admin)"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, authority.as_str()).body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
-    let value: Value = serde_json::from_slice(&body).with_context(|| format!("{admin} is no Ringway node's admin address"))?;
+    let value: Value = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} is no Ringway node's admin address"))?;
     if status != StatusCode::OK {
         bail!("{admin} answered {status}: {}", word(&value["error"]));
     }

@@ -27,7 +27,8 @@ async fn show(args: &DemoArgs) -> anyhow::Result<()> {
         let upstream = match &args.upstream {
             Some(url) => url.clone(),
             None => {
-                let server = Process::start(&["mcp-demo", "--http", "127.0.0.1:0"].map(str::to_owned)).await?;
+                let server =
+                    Process::start(&["mcp-demo", "--http", "127.0.0.1:0"].map(str::to_owned)).await?;
                 let url = server.last_word()?;
                 servers.push(server);
                 url
@@ -35,7 +36,19 @@ async fn show(args: &DemoArgs) -> anyhow::Result<()> {
         };
         let name = char::from(b'a' + at).to_string();
         let any = "127.0.0.1:0";
-        let fixed = ["node", "--name", &name, "--listen", any, "--peer", any, "--admin", any, "--upstream", &upstream];
+        let fixed = [
+            "node",
+            "--name",
+            &name,
+            "--listen",
+            any,
+            "--peer",
+            any,
+            "--admin",
+            any,
+            "--upstream",
+            &upstream,
+        ];
         let mut flags: Vec<String> = fixed.map(str::to_owned).to_vec();
         flags.extend(["--log".to_owned(), "warn".to_owned()]);
         if let Some(first) = nodes.first() {

@@ -28,11 +28,13 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         command: args.command,
     };
     let file = args.config.as_deref().zip(file.as_deref());
-    config::load(file, flags).map_err(|mistakes| Failure::Usage(format!("ringway: wrong configuration\n{mistakes}")))
+    config::load(file, flags)
+        .map_err(|mistakes| Failure::Usage(format!("ringway: wrong configuration\n{mistakes}")))
 }
 
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("ringway: {}: {error}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("ringway: {}: {error}", path.display())))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

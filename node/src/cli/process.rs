@@ -27,7 +27,9 @@ impl Process {
         let stdout = child.stdout.take().context("a piped stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         match tokio::time::timeout(READY_TIME, lines.next_line()).await {
-            Ok(Ok(Some(line))) => Ok(Self { child, ready: line.split_whitespace().map(str::to_owned).collect() }),
+            Ok(Ok(Some(line))) => {
+                Ok(Self { child, ready: line.split_whitespace().map(str::to_owned).collect() })
+            }
             Ok(_) => bail!("ringway {} ended before it was ready", args.join(" ")),
             Err(_) => bail!("ringway {} is not ready after {READY_TIME:?}", args.join(" ")),
         }

@@ -44,11 +44,15 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
     let peer = setting(flags.peer, "peer", m);
     let advertise = setting(flags.advertise, "advertise", m);
     let admin = setting(flags.admin, "admin", m);
-    let secret_file = setting(flags.secret_file.map(|path| path.to_string_lossy().into_owned()), "secret_file", m);
+    let secret_file =
+        setting(flags.secret_file.map(|path| path.to_string_lossy().into_owned()), "secret_file", m);
     let seeds = table.strings("seeds", m).map(|seeds| seeds.value).unwrap_or_default();
     let allowed_origins = table.strings("allowed_origins", m).map(|list| list.value).unwrap_or_default();
-    let mut routes: Vec<_> =
-        table.tables("route", "a route", m).into_iter().filter_map(|at| route(at.value, at.line, m)).collect();
+    let mut routes: Vec<_> = table
+        .tables("route", "a route", m)
+        .into_iter()
+        .filter_map(|at| route(at.value, at.line, m))
+        .collect();
     table.finish(&NODE_KEYS, m);
 
     if !flags.command.is_empty() {
@@ -75,7 +79,10 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
         && peer.ip().is_unspecified()
         && advertised.is_none()
     {
-        m.add(None, format!("peer is {peer}, which nobody can dial: set advertise to this host's own address"));
+        m.add(
+            None,
+            format!("peer is {peer}, which nobody can dial: set advertise to this host's own address"),
+        );
     }
     if let Some(Some(advertise)) = advertised
         && advertise.ip().is_unspecified()
@@ -93,21 +100,26 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
             }
         })
         .collect();
-    let exposed = [listen, peer, admin, advertised.flatten()].into_iter().flatten().find(|addr| !addr.ip().is_loopback());
+    let exposed = [listen, peer, admin, advertised.flatten()]
+        .into_iter()
+        .flatten()
+        .find(|addr| !addr.ip().is_loopback());
     let secrets = secrets(secret_file, file.map(|(path, _)| path), exposed, m);
 
     match (name, listen, peer, admin, secrets) {
-        (Some(name), Some(listen), Some(peer), Some(admin), Some(secrets)) if mistakes.0.is_empty() => Ok(Config {
-            name,
-            listen,
-            peer,
-            advertise: advertised.flatten(),
-            admin,
-            seeds,
-            secrets,
-            routes: routes.into_iter().map(Arc::new).collect(),
-            allowed_origins: allowed_origins.into_iter().map(|origin| origin.value).collect(),
-        }),
+        (Some(name), Some(listen), Some(peer), Some(admin), Some(secrets)) if mistakes.0.is_empty() => {
+            Ok(Config {
+                name,
+                listen,
+                peer,
+                advertise: advertised.flatten(),
+                admin,
+                seeds,
+                secrets,
+                routes: routes.into_iter().map(Arc::new).collect(),
+                allowed_origins: allowed_origins.into_iter().map(|origin| origin.value).collect(),
+            })
+        }
         _ => {
             mistakes.0.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
             Err(mistakes)
@@ -170,7 +182,10 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
     if let Some(at) = idle_timeout {
         match duration(&at.value) {
             Some(idle) => route.idle_timeout = idle,
-            None => m.add(at.line, format!("idle_timeout {:?} is not a time such as \"90s\", \"30m\" or \"2h\"", at.value)),
+            None => m.add(
+                at.line,
+                format!("idle_timeout {:?} is not a time such as \"90s\", \"30m\" or \"2h\"", at.value),
+            ),
         }
     }
     route.sessions_max = max_sessions.map_or(route.sessions_max, |at| at.value);
@@ -200,13 +215,17 @@ fn address(key: &str, written: Option<At<String>>, default: &str, m: &mut Mistak
     let at = written.unwrap_or_else(|| At { value: default.to_owned(), line: None });
     let parsed = at.value.parse();
     if parsed.is_err() {
-        m.add(at.line, format!("{key} {:?} is not an address such as 127.0.0.1:8080 or [::1]:8080", at.value));
+        m.add(
+            at.line,
+            format!("{key} {:?} is not an address such as 127.0.0.1:8080 or [::1]:8080", at.value),
+        );
     }
     parsed.ok()
 }
 
 fn host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// A secret file holds one secret a line; the first is the current one. Its path is relative to the

@@ -20,7 +20,9 @@ impl UpstreamUrl {
         let uri: Uri = text.parse().map_err(|error| wrong(&format!("is not a URL: {error}")))?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return Err(wrong("uses https, which this version does not speak to upstreams; use http")),
+            Some("https") => {
+                return Err(wrong("uses https, which this version does not speak to upstreams; use http"));
+            }
             _ => return Err(wrong("does not begin with http://")),
         }
         let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
@@ -72,7 +74,10 @@ mod tests {
     #[test]
     fn a_url_is_taken_apart() {
         let url = UpstreamUrl::parse("http://localhost:3001/api/mcp").expect("a URL");
-        assert_eq!((&**url.address(), url.host().to_str().expect("ASCII")), ("localhost:3001", "localhost:3001"));
+        assert_eq!(
+            (&**url.address(), url.host().to_str().expect("ASCII")),
+            ("localhost:3001", "localhost:3001")
+        );
         assert_eq!(url.target("/mcp", "/mcp?x=1"), "/api/mcp?x=1");
         let bare = UpstreamUrl::parse("http://localhost").expect("a URL");
         assert_eq!(&**bare.address(), "localhost:80");
@@ -84,7 +89,8 @@ mod tests {
     #[test]
     fn what_can_not_be_an_upstream_is_named() {
         for (text, what) in [
-            ("localhost:3001/mcp", "http://"),
+            ("/mcp", "http://"),
+            ("localhost:3001/mcp", "not a URL"),
             ("https://localhost/mcp", "https"),
             ("http://a:b@localhost/", "password"),
             ("http://localhost/?x", "query"),

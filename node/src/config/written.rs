@@ -92,7 +92,11 @@ impl<'a> Table<'a> {
     }
 
     /// The name of a scalar, or the single `{ key = "value" }` of an inline table.
-    pub(crate) fn word_or_pair(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<(String, Option<String>)>> {
+    pub(crate) fn word_or_pair(
+        &mut self,
+        key: &str,
+        mistakes: &mut Mistakes,
+    ) -> Option<At<(String, Option<String>)>> {
         self.take(key, "a string or { kind = \"name\" }", mistakes, |value| {
             if let Some(word) = value.as_str() {
                 return Some((word.to_owned(), None));
@@ -104,23 +108,28 @@ impl<'a> Table<'a> {
     }
 
     /// The tables of `[[key]]`, each with its line.
-    pub(crate) fn tables(&mut self, key: &str, name: &'static str, mistakes: &mut Mistakes) -> Vec<At<Table<'a>>> {
+    pub(crate) fn tables(
+        &mut self,
+        key: &str,
+        name: &'static str,
+        mistakes: &mut Mistakes,
+    ) -> Vec<At<Table<'a>>> {
         let Some((_, value)) = self.entries.remove_entry(key) else { return Vec::new() };
-        let line = line_of(self.text, &value.span());
+        let line = Some(line_of(self.text, &value.span()));
+        let found = value.get_ref().type_str();
+        let DeValue::Array(items) = value.into_inner() else {
+            mistakes.add(line, format!("write [[{key}]], not {found}"));
+            return Vec::new();
+        };
         let mut tables = Vec::new();
-        match value.into_inner() {
-            DeValue::Array(items) => {
-                for item in items {
-                    let line = Some(line_of(self.text, &item.span()));
-                    match item.into_inner() {
-                        DeValue::Table(entries) => {
-                            tables.push(At { value: Table { text: self.text, entries, name }, line });
-                        }
-                        other => mistakes.add(line, format!("{key}: expected a table, found {}", other.type_str())),
-                    }
-                }
+        for item in items {
+            let line = Some(line_of(self.text, &item.span()));
+            let found = item.get_ref().type_str();
+            if let DeValue::Table(entries) = item.into_inner() {
+                tables.push(At { value: Table { text: self.text, entries, name }, line });
+            } else {
+                mistakes.add(line, format!("{key}: expected a table, found {found}"));
             }
-            other => mistakes.add(Some(line), format!("write [[{key}]], not {}", other.type_str())),
         }
         tables
     }

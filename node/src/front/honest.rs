@@ -64,7 +64,9 @@ pub(super) async fn keep(
 /// An upstream that refuses `server/discover` speaks sessions only, unless it says otherwise.
 async fn discovered(answer: Answer, calls: &Calls) -> Answer {
     let (head, body) = answer.into_parts();
-    let Ok(body) = Limited::new(body, HELD_LEN_MAX).collect().await else { return respond::method_not_found(calls) };
+    let Ok(body) = Limited::new(body, HELD_LEN_MAX).collect().await else {
+        return respond::method_not_found(calls);
+    };
     let body = body.to_bytes();
     let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let code = error.and_then(|error| error["error"]["code"].as_i64());
@@ -87,7 +89,10 @@ async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
                 }
             }
             Some(Err(broke)) => {
-                return Err(NoAnswer::Refused(Refusal::Undelivered { reason: reason(broke), may_have_run: true }));
+                return Err(NoAnswer::Refused(Refusal::Undelivered {
+                    reason: reason(broke),
+                    may_have_run: true,
+                }));
             }
             None => return Ok(Answer::from_parts(head, whole(held.freeze()))),
         }
@@ -113,7 +118,10 @@ impl Body for Resumed {
     type Data = Bytes;
     type Error = Broke;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
@@ -180,7 +188,10 @@ impl Body for Events {
     type Data = Bytes;
     type Error = Broke;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         loop {
             if self.ended {
                 return Poll::Ready(None);
@@ -228,10 +239,12 @@ mod tests {
 
     /// The client's view of a stream of `chunks` that then breaks.
     async fn broken(chunks: &[&str], calls: Calls) -> (String, bool) {
-        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk.to_string())))).collect();
+        let chunks: Vec<_> =
+            chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk.to_string())))).collect();
         let mut left = chunks.into_iter().chain([Err(Broke::Hop)]);
         let stream = PollFn(Box::new(move || left.next()));
-        let mut events = Events::new(StreamBody::new(stream).boxed_unsync(), calls, &CancellationToken::new());
+        let mut events =
+            Events::new(StreamBody::new(stream).boxed_unsync(), calls, &CancellationToken::new());
         let mut text = String::new();
         while let Some(frame) = events.frame().await {
             match frame {
@@ -257,7 +270,12 @@ mod tests {
     async fn a_call_that_breaks_before_its_answer_ends_in_an_error() {
         let (text, reset) = broken(&["id: 1\ndata: \n\n", "data: {\"jsonrpc\":"], calls()).await;
         assert!(!reset);
-        assert!(text.starts_with("id: 1\ndata: \n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"error\""), "{text}");
+        assert!(
+            text.starts_with(
+                "id: 1\ndata: \n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"error\""
+            ),
+            "{text}"
+        );
         assert!(text.contains("\"mayHaveRun\":true") && text.contains("owner_broke"), "{text}");
     }
 

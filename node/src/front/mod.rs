@@ -53,9 +53,16 @@ impl Front {
             },
         };
         let hops = if answer.headers().get(HOPS).is_some_and(|hops| hops == "1") { "1" } else { "0" };
-        let labels = RequestLabels { route: route.map_or_else(String::new, |route| route.path.clone()), outcome, hops };
+        let labels = RequestLabels {
+            route: route.map_or_else(String::new, |route| route.path.clone()),
+            outcome,
+            hops,
+        };
         self.metrics.requests.get_or_create(&labels).inc();
-        self.metrics.request_seconds.get_or_create(&HopLabels { hops }).observe(started.elapsed().as_secs_f64());
+        self.metrics
+            .request_seconds
+            .get_or_create(&HopLabels { hops })
+            .observe(started.elapsed().as_secs_f64());
         let metrics = self.metrics.clone();
         metrics.streams.inc();
         answer.map(|body| http_body_util::BodyExt::boxed_unsync(Counted { body, metrics }))
@@ -106,7 +113,10 @@ impl Body for Counted {
     type Data = Bytes;
     type Error = crate::answer::Broke;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

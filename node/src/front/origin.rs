@@ -8,7 +8,9 @@ use hyper::{HeaderMap, Uri, header};
 /// nothing: in a rebinding attack it names the attacker, and so does the origin.
 pub(super) fn is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    origins.all(|origin| origin.to_str().is_ok_and(|origin| is_loopback(origin) || allowed.iter().any(|one| one == origin)))
+    origins.all(|origin| {
+        origin.to_str().is_ok_and(|origin| is_loopback(origin) || allowed.iter().any(|one| one == origin))
+    })
 }
 
 fn is_loopback(origin: &str) -> bool {

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{HeaderMap, Method, Request, body::Incoming, header};
 use proto::wire::GoneWhy;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// What is read of a body that is too long: 64 MiB, 16 times the default limit.
+const DISCARDED_LEN_MAX: usize = 64 * 1024 * 1024;
+const DISCARDING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A request that was understood.
 pub(super) struct Reading {
@@ -37,7 +41,9 @@ pub(super) enum Refused {
     ForeignOrigin,
     /// The methods that the route has.
     Method(&'static str),
-    TooLarge { len_max: usize },
+    TooLarge {
+        len_max: usize,
+    },
     /// The client broke off in the middle of its request.
     Unread,
     NotRpc(NotRpc),
@@ -57,7 +63,11 @@ pub(super) fn is_for(route: &Route, path: &str) -> bool {
 }
 
 impl Front {
-    pub(super) async fn read(&self, route: &Arc<Route>, request: Request<Incoming>) -> Result<Reading, Refused> {
+    pub(super) async fn read(
+        &self,
+        route: &Arc<Route>,
+        request: Request<Incoming>,
+    ) -> Result<Reading, Refused> {
         if !origin::is_allowed(request.headers(), &self.allowed_origins) {
             return Err(Refused::ForeignOrigin);
         }
@@ -99,7 +109,9 @@ impl Front {
                 Ok((errand, if discover { WithoutSession::Discover } else { WithoutSession::Fine }))
             }
             Err(NoErrand::Gone(why)) => Err(Refused::Gone(why, calls())),
-            Err(NoErrand::NoSession) if self.journey.sessions.speaks_sessions(route) => Err(Refused::NoSession(calls())),
+            Err(NoErrand::NoSession) if self.journey.sessions.speaks_sessions(route) => {
+                Err(Refused::NoSession(calls()))
+            }
             Err(NoErrand::NoSession) => Ok((Errand::Anyone, WithoutSession::Unknown)),
         }
     }
@@ -109,14 +121,37 @@ fn peek(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refused> {
     mcp::peek(body, mcp::has_batches(headers)).map_err(Refused::NotRpc)
 }
 
-async fn read_body(headers: &HeaderMap, body: Incoming, len_max: usize) -> Result<Bytes, Refused> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+/// Reads a body whole. One that is too long is read to its end all the same, within reason, and
+/// thrown away: a connection closed on a client that is still sending shows it a reset, not the 413.
+async fn read_body(headers: &HeaderMap, mut body: Incoming, len_max: usize) -> Result<Bytes, Refused> {
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    let asks_first = headers.contains_key(header::EXPECT);
     if announced.is_some_and(|len| len > len_max) {
+        if !asks_first {
+            discard(body).await;
+        }
         return Err(Refused::TooLarge { len_max });
     }
-    match Limited::new(body, len_max).collect().await {
+    match Limited::new(&mut body, len_max).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { len_max }),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(Refused::TooLarge { len_max })
+        }
         Err(_) => Err(Refused::Unread),
     }
+}
+
+async fn discard(mut body: Incoming) {
+    let discarding = async {
+        let mut left = DISCARDED_LEN_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARDING_TIME_MAX, discarding).await;
 }

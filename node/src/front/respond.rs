@@ -21,11 +21,15 @@ pub(super) fn refused(refused: &Refused) -> Answer {
     let nobody = Calls::None;
     match refused {
         Refused::NoRoute => plain(StatusCode::NOT_FOUND, "no route has this path\n"),
-        Refused::ForeignOrigin => {
-            json_rpc(StatusCode::FORBIDDEN, &nobody, INVALID_REQUEST, "Forbidden: this Origin is not in allowed_origins")
-        }
+        Refused::ForeignOrigin => json_rpc(
+            StatusCode::FORBIDDEN,
+            &nobody,
+            INVALID_REQUEST,
+            "Forbidden: this Origin is not in allowed_origins",
+        ),
         Refused::Method(allowed) => {
-            let mut answer = json_rpc(StatusCode::METHOD_NOT_ALLOWED, &nobody, INVALID_REQUEST, "Method not allowed");
+            let mut answer =
+                json_rpc(StatusCode::METHOD_NOT_ALLOWED, &nobody, INVALID_REQUEST, "Method not allowed");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             answer
         }
@@ -58,7 +62,9 @@ pub(super) fn no_answer(no_answer: &NoAnswer, calls: &Calls, metrics: &Metrics) 
             (undelivered(calls, *reason, *may_have_run), "undelivered")
         }
         // Said to entry nodes only; a client that gets here would have met a bug.
-        NoAnswer::NotHere(NotHere { .. }) => (undelivered(calls, Reason::OwnerUnreachable, false), "undelivered"),
+        NoAnswer::NotHere(NotHere { .. }) => {
+            (undelivered(calls, Reason::OwnerUnreachable, false), "undelivered")
+        }
     }
 }
 

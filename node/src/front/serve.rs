@@ -40,7 +40,11 @@ impl Listener {
         Answering: Future<Output = Answer> + Send + 'static,
     {
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_TIME_MAX).max_buf_size(HEADERS_LEN_MAX);
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_TIME_MAX)
+            .max_buf_size(HEADERS_LEN_MAX);
         server
             .http2()
             .timer(TokioTimer::new())

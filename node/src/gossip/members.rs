@@ -60,10 +60,8 @@ pub(super) async fn watch(chitchat: Arc<Mutex<Chitchat>>, publish: watch::Sender
 fn census(chitchat: &Chitchat) -> Census {
     let live = chitchat.live_nodes().map(|id| (id, false));
     let dead = chitchat.dead_nodes().map(|id| (id, true));
-    let mut census: Census = live
-        .chain(dead)
-        .filter_map(|(id, dead)| member(id, chitchat.node_state(id)?, dead))
-        .collect();
+    let mut census: Census =
+        live.chain(dead).filter_map(|(id, dead)| member(id, chitchat.node_state(id)?, dead)).collect();
     census.sort_by(|(a, _), (b, _)| (&a.name, a.node.inc).cmp(&(&b.name, b.node.inc)));
     census
 }

@@ -38,7 +38,12 @@ pub(crate) struct Gossip {
 
 impl Gossip {
     /// Begins to gossip as `me`.
-    pub(crate) async fn start(me: &Member, cluster: String, seeds: Vec<String>, wire: Wire) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        me: &Member,
+        cluster: String,
+        seeds: Vec<String>,
+        wire: Wire,
+    ) -> anyhow::Result<Self> {
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(me.name.as_str(), me.node.inc.0, me.peer),
             cluster_id: cluster,
@@ -68,11 +73,15 @@ impl Gossip {
     }
 
     pub(crate) async fn announce_phase(&self, phase: Phase) {
-        self.handle.with_chitchat(|chitchat| members::announce_phase(chitchat.self_node_state(), phase)).await;
+        self.handle
+            .with_chitchat(|chitchat| members::announce_phase(chitchat.self_node_state(), phase))
+            .await;
     }
 
     pub(crate) async fn announce_sessions(&self, sessions: u32) {
-        self.handle.with_chitchat(|chitchat| members::announce_sessions(chitchat.self_node_state(), sessions)).await;
+        self.handle
+            .with_chitchat(|chitchat| members::announce_sessions(chitchat.self_node_state(), sessions))
+            .await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Calls;
 use bytes::Bytes;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 
 pub(crate) const PARSE_ERROR: i64 = -32700;
 pub(crate) const INVALID_REQUEST: i64 = -32600;
@@ -24,7 +24,7 @@ pub(crate) fn error_body(calls: &Calls, code: i64, message: &str, data: Option<&
         Calls::None => object("null"),
         Calls::One(id) => object(id.get()),
         Calls::Many(ids) => {
-            let objects: Vec<_> = ids.iter().map(|id: &Box<RawValue>| object(id.get())).collect();
+            let objects: Vec<_> = ids.iter().map(|id| object(id.get())).collect();
             format!("[{}]", objects.join(","))
         }
     };
@@ -49,6 +49,9 @@ mod tests {
             assert_eq!(body(&posted), format!(r#"{{"jsonrpc":"2.0","id":{id},{error}"#));
         }
         let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"b","method":"c"}]"#;
-        assert_eq!(body(batch), format!(r#"[{{"jsonrpc":"2.0","id":1,{error},{{"jsonrpc":"2.0","id":"b",{error}]"#));
+        assert_eq!(
+            body(batch),
+            format!(r#"[{{"jsonrpc":"2.0","id":1,{error},{{"jsonrpc":"2.0","id":"b",{error}]"#)
+        );
     }
 }

@@ -4,7 +4,9 @@ mod errors;
 mod peek;
 mod sse;
 
-pub(crate) use errors::{INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body};
+pub(crate) use errors::{
+    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
+};
 pub(crate) use peek::{Calls, Message, Method, NotRpc, answers, peek};
 pub(crate) use sse::{Boundary, event, last_data};
 

@@ -52,7 +52,8 @@ pub(crate) fn event(json: &[u8]) -> Bytes {
 pub(crate) fn last_data(events: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(events).replace("\r\n", "\n").replace('\r', "\n");
     let last = text.trim_end_matches('\n').rsplit("\n\n").next().unwrap_or_default();
-    let data: Vec<_> = last.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
+    let data: Vec<_> =
+        last.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
     data.join("\n").into_bytes()
 }
 

@@ -16,8 +16,8 @@ use hyper::Method;
 use proto::core::route::Hop;
 use proto::id::Tag;
 use proto::wire::{
-    self, CloseCode, GoneWhy, Hello, HelloAck, Kind, Lane, Locate, Located, NotHere, NotHereWhy, Refusal, SessionState,
-    StreamCode,
+    self, CloseCode, GoneWhy, Hello, HelloAck, Kind, Lane, Locate, Located, NotHere, NotHereWhy, Refusal,
+    SessionState, StreamCode,
 };
 use quinn::{Connection, Incoming, RecvStream, SendStream, StoppedError, VarInt};
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
@@ -79,7 +79,8 @@ impl Acceptor {
         let world = self.journey.cluster.world();
         let known = world.view.by_tag(Tag::of(CLUSTER, &hello.name)).map_or(0, |member| member.node.inc.0);
         let me = self.bound.greeting();
-        let ack = HelloAck { name: me.name.clone(), node: me.node, advertise: me.advertise, known_inc: known };
+        let ack =
+            HelloAck { name: me.name.clone(), node: me.node, advertise: me.advertise, known_inc: known };
         frames::write(&mut send, &ack).await?;
         Ok(hello)
     }

@@ -141,10 +141,16 @@ pub(super) async fn dial(
     lane: Lane,
 ) -> Result<(Connection, HelloAck), DialError> {
     let dialled = async {
-        let connection = endpoint.connect(addr, SERVER_NAME).map_err(DialError::Connect)?.await.map_err(DialError::Handshake)?;
+        let connection = endpoint
+            .connect(addr, SERVER_NAME)
+            .map_err(DialError::Connect)?
+            .await
+            .map_err(DialError::Handshake)?;
         let (mut send, recv) = connection.open_bi().await.map_err(DialError::Handshake)?;
         let Greeting { name, node, advertise } = greeting.clone();
-        frames::write(&mut send, &Hello { lane, name, node, advertise }).await.map_err(|_| DialError::Greeting)?;
+        frames::write(&mut send, &Hello { lane, name, node, advertise })
+            .await
+            .map_err(|_| DialError::Greeting)?;
         let frame = frames::Reader::new(recv).frame().await.map_err(|_| DialError::Greeting)?;
         let ack = frame.read::<HelloAck>().map_err(|_| DialError::Greeting)?;
         Ok((connection, ack))

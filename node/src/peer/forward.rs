@@ -13,7 +13,9 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use proto::id::{Fingerprint, NodeRef, RouteId};
-use proto::wire::{self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode};
+use proto::wire::{
+    self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode,
+};
 use quinn::{ReadError, VarInt};
 use std::{
     net::SocketAddr,
@@ -101,7 +103,12 @@ impl Peers {
     }
 
     /// What the node at `at` knows of a session.
-    pub(crate) async fn locate(self: &Arc<Self>, to: NodeRef, at: SocketAddr, session: &str) -> Option<SessionState> {
+    pub(crate) async fn locate(
+        self: &Arc<Self>,
+        to: NodeRef,
+        at: SocketAddr,
+        session: &str,
+    ) -> Option<SessionState> {
         let slot = self.slot(at, Lane::Control).await.ok().filter(|slot| slot.node() == to)?;
         let (mut send, recv) = slot.connection().open_bi().await.ok()?;
         frames::write(&mut send, &Locate { session }).await.ok()?;
@@ -111,32 +118,27 @@ impl Peers {
 }
 
 fn read_answer(frame: &Frame, reader: Reader, slot: Slot) -> Result<Delivered, FrameError> {
-    match frame.kind {
-        Kind::NotHere => Ok(Delivered::NotHere(frame.read()?)),
-        Kind::Refused => Ok(Delivered::Refused(frame.read()?)),
-        // Anything else has to be an answer, or reading it says what it is.
-        Kind::Answer
-        | Kind::Hello
-        | Kind::HelloAck
-        | Kind::Gossip
-        | Kind::Forward
-        | Kind::Locate
-        | Kind::Located => {
-            let head = frame.read::<wire::Answer<'_>>()?;
-            let body = PeerBody { reader, _slot: slot };
-            let mut answer = Response::new(body.boxed_unsync());
-            *answer.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
-            *answer.headers_mut() = headers(&head.headers);
-            Ok(Delivered::Answer { answer, sessions: head.sessions })
-        }
+    if frame.kind == Kind::NotHere {
+        return Ok(Delivered::NotHere(frame.read()?));
     }
+    if frame.kind == Kind::Refused {
+        return Ok(Delivered::Refused(frame.read()?));
+    }
+    let head = frame.read::<wire::Answer<'_>>()?;
+    let body = PeerBody { reader, _slot: slot };
+    let mut answer = Response::new(body.boxed_unsync());
+    *answer.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *answer.headers_mut() = headers(&head.headers);
+    Ok(Delivered::Answer { answer, sessions: head.sessions })
 }
 
 /// Headers as they came over the wire; what is no header is left out.
 pub(super) fn headers(listed: &wire::Headers<'_>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(listed.len());
     for (name, value) in listed {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+        {
             headers.append(name, value);
         }
     }
@@ -157,7 +159,10 @@ impl Body for PeerBody {
     type Data = Bytes;
     type Error = Broke;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, Broke>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Broke>>> {
         // The future holds nothing between polls but the stream itself, so it is made anew each time.
         let chunk = pin!(self.reader.chunk());
         chunk.poll(cx).map(|chunk| match chunk {

@@ -43,14 +43,18 @@ impl Frame {
 impl Frame {
     /// The bytes of a message of chitchat's.
     pub(super) fn gossip(self) -> Result<Bytes, FrameError> {
-        match self.kind {
-            Kind::Gossip => Ok(self.payload),
-            other => Err(FrameError::Codec(CodecError::Unexpected(other))),
+        if self.kind == Kind::Gossip {
+            Ok(self.payload)
+        } else {
+            Err(FrameError::Codec(CodecError::Unexpected(self.kind)))
         }
     }
 }
 
-pub(super) async fn write<M: Message + Serialize>(send: &mut SendStream, message: &M) -> Result<(), FrameError> {
+pub(super) async fn write<M: Message + Serialize>(
+    send: &mut SendStream,
+    message: &M,
+) -> Result<(), FrameError> {
     let frame = codec::frame(message).map_err(FrameError::Codec)?;
     send.write_all(&frame).await.map_err(FrameError::Write)
 }

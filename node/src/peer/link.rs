@@ -170,7 +170,8 @@ impl LaneLink {
     fn free(&self) -> Option<Slot> {
         let mut open = self.open();
         open.retain(|greeted| greeted.connection.close_reason().is_none());
-        let greeted = open.iter().find(|greeted| greeted.in_flight.load(Ordering::Relaxed) < self.in_flight_max)?;
+        let greeted =
+            open.iter().find(|greeted| greeted.in_flight.load(Ordering::Relaxed) < self.in_flight_max)?;
         greeted.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Slot { greeted: greeted.clone() })
     }

@@ -27,8 +27,10 @@ pub(crate) const HOP_BY_HOP: [header::HeaderName; 9] = [
 /// Removes what belongs to the connection that the message came on, `Connection`'s own list included.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let listed: Vec<_> = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok()).collect();
-        let listed: Vec<_> = listed.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+        let listed: Vec<_> =
+            headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok()).collect();
+        let listed: Vec<_> =
+            listed.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
         for name in listed {
             headers.remove(name.as_str());
         }

@@ -53,7 +53,10 @@ impl Pool {
         Self { address, idle: Mutex::default() }
     }
 
-    pub(super) async fn send(self: &Arc<Self>, mut request: Request<Full<Bytes>>) -> Result<Response<Pooled>, Failure> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Pooled>, Failure> {
         while let Some(sender) = self.take() {
             match self.exchange(sender, request).await {
                 Ok(answer) => return Ok(answer),
@@ -140,7 +143,10 @@ impl Body for Pooled {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &polled {
             None => self.ended(),

@@ -80,7 +80,11 @@ mod tests {
         let ring = ring(3);
         let me = ring.nodes()[0];
         assert_eq!(choose(me, &ring, |_| 0, |_| true, [1, 2]), Some(me), "an empty cluster");
-        assert_eq!(choose(me, &ring, |at| [12, 10, 10][at], |_| true, [1, 2]), Some(me), "within 1.25 of the mean");
+        assert_eq!(
+            choose(me, &ring, |at| [12, 10, 10][at], |_| true, [1, 2]),
+            Some(me),
+            "within 1.25 of the mean"
+        );
         let other = choose(me, &ring, |at| [20, 10, 9][at], |_| true, [1, 2]);
         assert_eq!(other, Some(ring.nodes()[2]), "over it: the less loaded of the two drawn");
     }

@@ -235,7 +235,8 @@ mod tests {
         assert!((shares.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
         let keys = 50_000u32;
         for (node, share) in shares {
-            let hits = (0..keys).filter(|k| ring.owner(Position::of_key(&k.to_be_bytes())) == Some(node)).count();
+            let hits =
+                (0..keys).filter(|k| ring.owner(Position::of_key(&k.to_be_bytes())) == Some(node)).count();
             let seen = hits as f64 / f64::from(keys);
             assert!((seen - share).abs() < 0.01, "{node}: share {share}, seen {seen}");
         }

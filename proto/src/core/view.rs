@@ -71,7 +71,8 @@ impl View {
     pub fn new(mut members: Vec<Member>) -> Self {
         members.sort_by(|a, b| a.name.cmp(&b.name).then(b.node.inc.cmp(&a.node.inc)));
         members.dedup_by(|later, first| later.name == first.name);
-        let mut by_tag: Vec<_> = (0u32..).zip(&members).map(|(index, member)| (member.node.tag, index)).collect();
+        let mut by_tag: Vec<_> =
+            (0u32..).zip(&members).map(|(index, member)| (member.node.tag, index)).collect();
         by_tag.sort_unstable();
         let fingerprint = fingerprint(&members);
         Self { members, by_tag, fingerprint }
@@ -129,7 +130,8 @@ pub(crate) mod tests {
 
     #[test]
     fn order_of_hearing_does_not_matter() {
-        let (a, b, c) = (member("a", 1, Phase::Active), member("b", 1, Phase::Active), member("c", 1, Phase::Joining));
+        let (a, b, c) =
+            (member("a", 1, Phase::Active), member("b", 1, Phase::Active), member("c", 1, Phase::Joining));
         let one = View::new(vec![a.clone(), b.clone(), c.clone()]);
         let other = View::new(vec![c, a, b]);
         assert_eq!(one.fingerprint(), other.fingerprint());
@@ -148,7 +150,8 @@ pub(crate) mod tests {
 
     #[test]
     fn every_phase_counts_except_that_the_dead_are_as_good_as_absent() {
-        let print = |phase| View::new(vec![member("a", 1, Phase::Active), member("b", 1, phase)]).fingerprint();
+        let print =
+            |phase| View::new(vec![member("a", 1, Phase::Active), member("b", 1, phase)]).fingerprint();
         let alone = View::new(vec![member("a", 1, Phase::Active)]).fingerprint();
         assert_eq!(print(Phase::Dead), alone);
         let distinct: std::collections::BTreeSet<_> = Phase::ALL.into_iter().map(print).collect();

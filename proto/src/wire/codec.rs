@@ -29,7 +29,9 @@ pub enum CodecError {
     UnknownKind(u8),
     /// A known message, but not the one that belongs here.
     Unexpected(Kind),
-    TooLong { len: usize },
+    TooLong {
+        len: usize,
+    },
     /// Bytes are missing, left over, or not of the message's form.
     Malformed,
 }
@@ -40,7 +42,9 @@ impl fmt::Display for CodecError {
             Self::Version(version) => write!(f, "wire version {version}, this node speaks {WIRE_VERSION}"),
             Self::UnknownKind(kind) => write!(f, "unknown message number {kind}"),
             Self::Unexpected(kind) => write!(f, "{kind:?} does not belong here"),
-            Self::TooLong { len } => write!(f, "a payload of {len} bytes, at most {PAYLOAD_LEN_MAX} are read"),
+            Self::TooLong { len } => {
+                write!(f, "a payload of {len} bytes, at most {PAYLOAD_LEN_MAX} are read")
+            }
             Self::Malformed => f.write_str("malformed message"),
         }
     }

@@ -91,10 +91,22 @@ mod tests {
             target: "/mcp",
             headers: headers.clone(),
         };
-        assert_golden(&forward, "01040000003b07090104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78", &mut Vec::new());
+        assert_golden(
+            &forward,
+            "01040000003b07090104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
+            &mut Vec::new(),
+        );
         let answer = Answer { view: Fingerprint(7), sessions: 300, status: 200, headers };
-        assert_golden(&answer, "01050000003307fb2c01c80206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78", &mut Vec::new());
+        assert_golden(
+            &answer,
+            "01050000003307fb2c01c80206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
+            &mut Vec::new(),
+        );
         let hint = Some(NodeRef { tag: Tag(0x0102_0304), inc: Incarnation(5) });
-        assert_golden(&NotHere { hint, why: NotHereWhy::Draining }, "01060000000801fc040302010502", &mut Vec::new());
+        assert_golden(
+            &NotHere { hint, why: NotHereWhy::Draining },
+            "01060000000801fc040302010502",
+            &mut Vec::new(),
+        );
     }
 }

@@ -55,6 +55,10 @@ mod tests {
         let advertise = "127.0.0.1:7400".parse().expect("an address");
         let hello = Hello { lane: Lane::Streams, name: name.clone(), node, advertise };
         assert_golden(&hello, "010100000011020161fc0403020105007f000001fbe81c", &mut Vec::new());
-        assert_golden(&HelloAck { name, node, advertise, known_inc: 4 }, "0102000000110161fc0403020105007f000001fbe81c04", &mut Vec::new());
+        assert_golden(
+            &HelloAck { name, node, advertise, known_inc: 4 },
+            "0102000000110161fc0403020105007f000001fbe81c04",
+            &mut Vec::new(),
+        );
     }
 }

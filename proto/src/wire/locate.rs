@@ -19,7 +19,9 @@ pub struct Located {
 pub enum SessionState {
     /// A request or stream of it is open.
     Live,
-    Idle { idle_s: u32 },
+    Idle {
+        idle_s: u32,
+    },
     Ended(GoneWhy),
 }
 
@@ -39,6 +41,10 @@ mod tests {
     #[test]
     fn lookups_are_golden() {
         assert_golden(&Locate { session: "rw1.x" }, "010800000006057277312e78", &mut Vec::new());
-        assert_golden(&Located { state: SessionState::Idle { idle_s: 61 } }, "010900000002013d", &mut Vec::new());
+        assert_golden(
+            &Located { state: SessionState::Idle { idle_s: 61 } },
+            "010900000002013d",
+            &mut Vec::new(),
+        );
     }
 }

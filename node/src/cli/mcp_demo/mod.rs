@@ -12,7 +12,9 @@ use std::{
 
 pub(super) fn run(at: Option<SocketAddr>) -> anyhow::Result<()> {
     match at {
-        Some(at) => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(http::serve(at)),
+        Some(at) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(http::serve(at))
+        }
         None => stdio(),
     }
 }

@@ -92,7 +92,10 @@ mod tests {
         let call = br#"{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"name":"count"}}"#;
         for expected in ["1", "2", "3"] {
             let answer = session.receive(call).expect("an answer");
-            assert_eq!((&answer["id"], &answer["result"]["content"][0]["text"]), (&json!("x"), &json!(expected)));
+            assert_eq!(
+                (&answer["id"], &answer["result"]["content"][0]["text"]),
+                (&json!("x"), &json!(expected))
+            );
         }
         assert_eq!(session.receive(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), None);
         assert_eq!(session.receive(b"{").expect("an error")["error"]["code"], -32700);

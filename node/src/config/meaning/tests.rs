@@ -54,7 +54,8 @@ fn a_file_is_read_whole() {
 
 #[test]
 fn a_flag_wins_over_the_file() {
-    let flags = Flags { name: Some("b".into()), upstreams: vec!["http://127.0.0.1:1/x".into()], ..Flags::default() };
+    let flags =
+        Flags { name: Some("b".into()), upstreams: vec!["http://127.0.0.1:1/x".into()], ..Flags::default() };
     let text = "name = \"a\"\n[[route]]\npath = \"/mcp\"\nupstream = [\"http://127.0.0.1:2/y\"]";
     let config = load(Some((Path::new("node.toml"), text)), flags).expect("valid");
     assert_eq!(config.name.as_str(), "b");
