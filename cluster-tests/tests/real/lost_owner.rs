@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use cluster_tests::real::cluster::Cluster;
+use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::http::Answer;
 use cluster_tests::real::mcp::{Session, call};
+use cluster_tests::real::upstream::Upstream;
+use cluster_tests::real::wait::wait_for;
 use serde_json::{Value, json};
 
 use super::prepare::{Parts, counting_cluster};
@@ -48,7 +50,7 @@ async fn whatever_is_sent_after_the_owners_death_is_answered_in_time() {
         let (request, notification) =
             tokio::join!(in_time(session.post(&url, &request)), in_time(session.post(&url, &notification)));
         assert_answered(&request, &json!(8));
-        assert_delivered_or_put_off(&notification);
+        assert_put_off(&notification);
     }
 }
 
@@ -66,11 +68,53 @@ async fn whatever_is_sent_while_the_owner_stands_still_is_answered_in_time() {
     let (request, notification) =
         tokio::join!(in_time(session.post(&entry, &request)), in_time(session.post(&entry, &notification)));
     assert_answered(&request, &json!("eight"));
-    assert_delivered_or_put_off(&notification);
+    assert_put_off(&notification);
     cluster.thaw(&owner).unwrap();
 
     fn call(id: &str, tool: &str) -> Value {
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": {}}})
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_expires_lost_sessions_answers_404_once_the_loss_is_known() {
+    let server = Upstream::fixture().await.unwrap();
+    let config =
+        format!("[[route]]\npath = \"/mcp\"\nupstream = [\"{}\"]\non_loss = \"expire\"\n", server.url);
+    let mut cluster = Plan::nodes(3).config(config).start().await.unwrap();
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+    let owner = cluster.owner("a", &session.id).await.unwrap();
+    cluster.kill(&owner).await.unwrap();
+    let entry = &cluster.names()[0];
+    let url = cluster.url(entry);
+    wait_for("the loss is known", Duration::from_secs(30), async || {
+        let answer = in_time(session.post(&url, &call(3, "count", json!({})))).await;
+        anyhow::ensure!(answer.status == 404, "{}", answer.text());
+        assert_eq!(answer.json()?["error"], json!({"code": -32001, "message": "Session not found"}));
+        Ok(())
+    })
+    .await;
+    let path = format!("/v1/ring/lookup?session={}", session.id);
+    let found = cluster.admin_json(entry, &path).await.unwrap();
+    assert_eq!((&found["state"], &found["owner"]), (&json!("lost"), &Value::Null), "{found}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_restarted_under_its_name_steals_nothing() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
+    let session = Session::open(&cluster.url("b")).await.unwrap();
+    let owner = cluster.owner("a", &session.id).await.unwrap();
+    cluster.kill(&owner).await.unwrap();
+    cluster.join(&owner).await.unwrap();
+    // The new incarnation is proof: nobody has to wait, and nobody serves the session as if it were its own.
+    for url in cluster.urls() {
+        let answer = in_time(session.post(&url, &call(3, "count", json!({})))).await;
+        assert_answered(&answer, &json!(3));
+        assert_eq!(answer.json().unwrap()["error"]["data"]["reason"], "owner_lost");
+    }
+    let new = Session::open(&cluster.url(&owner)).await.unwrap();
+    for (call, url) in (1..).zip(cluster.urls()) {
+        assert_eq!(new.count(&url, call).await.unwrap(), call);
     }
 }
 
@@ -100,15 +144,10 @@ async fn in_time(answer: impl Future<Output = anyhow::Result<Answer>>) -> Answer
     tokio::time::timeout(HONEST, answer).await.expect("no answer in time").expect("an answer")
 }
 
-/// Served by whoever took over, or an honest error; never another status.
+/// An honest error under the request's own id: nobody takes a session over yet.
 fn assert_answered(answer: &Answer, id: &Value) {
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let reply = answer.reply().unwrap();
-    if reply.get("error").is_some() {
-        assert_lost(&reply, id);
-    } else {
-        assert_eq!(&reply["id"], id, "{reply}");
-    }
+    assert_lost(&answer.reply().unwrap(), id);
 }
 
 fn assert_lost(reply: &Value, id: &Value) {
@@ -118,13 +157,8 @@ fn assert_lost(reply: &Value, id: &Value) {
     assert!(data["mayHaveRun"].is_boolean(), "{reply}");
 }
 
-fn assert_delivered_or_put_off(answer: &Answer) {
-    match answer.status {
-        202 => {}
-        503 => {
-            let after = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
-            assert!(after.is_some(), "503 without Retry-After: {:?}", answer.headers);
-        }
-        status => panic!("a notification was answered {status}: {}", answer.text()),
-    }
+fn assert_put_off(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let after = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(after.is_some(), "503 without Retry-After: {:?}", answer.headers);
 }
