@@ -160,7 +160,12 @@ impl Cluster {
     /// Starts a process with the cluster's plan and further flags, seeded with a running node, and leaves it
     /// outside of what `settled` and `names` look at: for nodes that must not become members.
     pub async fn start_stranger(&self, name: &str, flags: &[&str]) -> anyhow::Result<Node> {
-        self.launch(name, flags).await
+        self.launch(name, self.seed(), flags).await
+    }
+
+    /// The same, but it knows of no other node unless the flags say so.
+    pub async fn start_alone(&self, name: &str, flags: &[&str]) -> anyhow::Result<Node> {
+        self.launch(name, None, flags).await
     }
 
     /// Ends a node without asking (SIGKILL) and waits until its process is gone, not until others know.
@@ -247,17 +252,25 @@ impl Cluster {
 
     async fn spawn(&mut self, name: &str, flags: &[&str]) -> anyhow::Result<()> {
         ensure!(!self.nodes.contains_key(name), "a node `{name}` is running already");
-        let node = self.launch(name, flags).await?;
+        let node = self.launch(name, self.seed(), flags).await?;
         self.nodes.insert(name.to_owned(), node);
         Ok(())
     }
 
-    async fn launch(&self, name: &str, flags: &[&str]) -> anyhow::Result<Node> {
+    /// Where a new node asks for the cluster.
+    fn seed(&self) -> Option<SocketAddr> {
+        self.nodes.values().next().map(|node| node.peer)
+    }
+
+    async fn launch(&self, name: &str, seed: Option<SocketAddr>, flags: &[&str]) -> anyhow::Result<Node> {
         let mut command = Command::new(binaries::ringway().await?);
         command.args(["node", "--name", name]);
-        command.args(["--listen", "127.0.0.1:0", "--peer", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        if let Some(seed) = self.nodes.values().next() {
-            command.args(["--seed", &seed.peer.to_string()]);
+        // A flag given twice is a mistake, so an address that the test chooses comes instead of port 0.
+        for flag in ["--listen", "--peer", "--admin"].iter().filter(|flag| !flags.contains(flag)) {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+        if let Some(seed) = seed {
+            command.args(["--seed", &seed.to_string()]);
         }
         if self.plan.config.is_some() {
             command.arg("--config").arg(self.dir.join("ringway.toml"));

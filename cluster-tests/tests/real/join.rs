@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cluster_tests::real::balancer::Balancer;
 use cluster_tests::real::clients::{Drive, Tool};
+use cluster_tests::real::cluster::{Plan, names_in_phase};
 use cluster_tests::real::mcp::Session;
+use cluster_tests::real::upstream::{self, Upstream};
 use cluster_tests::real::wait::{wait_for, wait_until};
 
 use super::prepare::{Parts, counting_cluster, sdks};
@@ -60,6 +62,45 @@ async fn a_node_that_joined_gets_new_sessions_and_knows_the_old_ones() {
     for (call, url) in (1..).zip(cluster.urls()) {
         assert_eq!(new.count(&url, call).await.unwrap(), call);
     }
+}
+
+#[tokio::test]
+async fn nodes_that_started_apart_find_each_other_by_a_seeds_host_name() {
+    // The port of a seed that is not there yet: bound for a moment, so that it is free for the node.
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let seed = format!("localhost:{port}");
+    let upstreams = Upstream::several(1, Upstream::fixture).await.unwrap();
+    let plan = Plan::nodes(1).upstreams(&upstream::urls(&upstreams)).flags(&["--seed", &seed]);
+    let cluster = plan.start().await.unwrap();
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+
+    let late = cluster.start_alone("late", &["--peer", &format!("127.0.0.1:{port}")]).await.unwrap();
+    wait_for("both know both", SOON, async || {
+        let members = cluster.admin_json("a", "/v1/members").await?;
+        anyhow::ensure!(names_in_phase(&members, "active") == ["a", "late"], "{members}");
+        Ok(())
+    })
+    .await;
+    wait_for("the session is served over the seed that came late", SOON, async || {
+        session.count(&late.url("/mcp"), 2).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_nodes_with_one_name_the_older_one_ends_and_says_why() {
+    let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+    let newer = cluster.start_stranger("b", &[]).await.unwrap();
+    wait_for("the older b has ended", SOON, async || {
+        anyhow::ensure!(cluster.admin("b", "/livez").await.is_err(), "it answers");
+        Ok(())
+    })
+    .await;
+    let log = cluster.node("b").process.log();
+    assert!(log.contains("names must be unique"), "{log}");
+    wait_for("the newer b serves", SOON, async || Session::open(&newer.url("/mcp")).await).await;
+    drop(session);
 }
 
 /// How many requests a node has answered so far; 0 where it doesn't say.
