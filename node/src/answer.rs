@@ -1,4 +1,4 @@
-//! The answer to a request on its way to the client: a head and a body that may be long.
+//! Bodies that may be long, and the answer to a request on its way to the client.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -12,6 +12,8 @@ pub(crate) enum Broke {
     Upstream,
     /// The connection to the owner was lost.
     Hop,
+    /// The client broke off in the middle of its request.
+    Client,
     /// The entry node gave up on it, after having been told why.
     Answer,
 }
@@ -20,6 +22,7 @@ impl fmt::Display for Broke {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Upstream => "the upstream broke off",
+            Self::Client => "the client broke off",
             Self::Hop => "the connection to the owner was lost",
             Self::Answer => "the answer could not be completed",
         })
@@ -28,10 +31,10 @@ impl fmt::Display for Broke {
 
 impl std::error::Error for Broke {}
 
-pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Broke>;
-pub(crate) type Answer = Response<AnswerBody>;
+pub(crate) type BodyStream = UnsyncBoxBody<Bytes, Broke>;
+pub(crate) type Answer = Response<BodyStream>;
 
 /// A body that is there already.
-pub(crate) fn whole(bytes: impl Into<Bytes>) -> AnswerBody {
+pub(crate) fn whole(bytes: impl Into<Bytes>) -> BodyStream {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }

@@ -1,5 +1,6 @@
 //! A request, read and classified: what the client's HTTP request asks Ringway for.
 
+use crate::answer::{BodyStream, whole};
 use crate::config::{Affinity, Route};
 use crate::mcp::{self, Message, SESSION_ID};
 use bytes::Bytes;
@@ -7,7 +8,10 @@ use hyper::{HeaderMap, Method};
 use proto::core::ring::Position;
 use proto::id::{SealKeys, SessionId};
 use proto::wire::{self, GoneWhy};
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 #[derive(Debug)]
 pub(crate) struct Ask {
@@ -17,7 +21,38 @@ pub(crate) struct Ask {
     /// Path and query.
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub(crate) body: Payload,
+}
+
+/// A request's body.
+pub(crate) enum Payload {
+    /// Read whole, so that it can be sent again where nothing of it was: an MCP message.
+    Whole(Bytes),
+    /// Passed on as it comes, once: what Ringway has no need to understand.
+    Passing(Mutex<Option<BodyStream>>),
+}
+
+impl Payload {
+    pub(crate) fn passing(body: BodyStream) -> Self {
+        Self::Passing(Mutex::new(Some(body)))
+    }
+
+    /// The body to send; `None` once a passing one is on its way.
+    pub(crate) fn take(&self) -> Option<BodyStream> {
+        match self {
+            Self::Whole(bytes) => Some(whole(bytes.clone())),
+            Self::Passing(body) => body.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Passing(_) => f.write_str("Passing(..)"),
+        }
+    }
 }
 
 /// What is asked for.

@@ -1,7 +1,7 @@
 //! The sessions that this node owns: opened at an upstream, served from it, and remembered for a
 //! while after their end.
 
-use crate::answer::{Answer, AnswerBody, whole};
+use crate::answer::{Answer, BodyStream, whole};
 use crate::ask::Ask;
 use crate::cluster::Cluster;
 use crate::config::{Affinity, Route, UpstreamUrl};
@@ -230,7 +230,7 @@ impl Sessions {
             let url = live.url();
             let target = url.target(&live.route.path, &live.route.path);
             // Best effort: an upstream that is gone has nothing left to end.
-            let _ = self.upstreams.send(url, Method::DELETE, &target, headers, Bytes::new()).await;
+            let _ = self.upstreams.send(url, Method::DELETE, &target, headers, whole("")).await;
         }
     }
 
@@ -240,7 +240,8 @@ impl Sessions {
             headers.remove(hyper::header::ACCEPT_ENCODING);
         }
         let target = url.target(&ask.route.path, &ask.target);
-        self.upstreams.send(url, ask.method.clone(), &target, headers, ask.body.clone()).await
+        let body = ask.body.take().ok_or(undelivered(Reason::UpstreamUnreachable, false))?;
+        self.upstreams.send(url, ask.method.clone(), &target, headers, body).await
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
@@ -361,7 +362,7 @@ impl Drop for InUse {
 
 /// A body that keeps its session in use until it has been read.
 struct Used {
-    body: AnswerBody,
+    body: BodyStream,
     _in_use: InUse,
 }
 

@@ -1,10 +1,22 @@
 //! Routes that are not MCP: a key that the client sends decides, or nothing does.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 
+use bytes::Bytes;
 use cluster_tests::real::cluster::Plan;
 use cluster_tests::real::http;
 use cluster_tests::real::upstream::Upstream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Who answered, and over how many hops.
 async fn asked(url: &str, headers: &[(&str, &str)]) -> (String, String) {
@@ -44,4 +56,59 @@ async fn a_key_has_the_same_owner_whichever_node_is_asked() {
         owners.insert(expected);
     }
     assert_eq!(owners.len(), 3, "twenty keys fall to all three nodes");
+}
+
+#[tokio::test]
+async fn a_long_request_flows_through_a_hop_while_its_answer_flows_back() {
+    let echo = echo_server().await;
+    let config = format!(
+        "[[route]]\npath = \"/files\"\naffinity = {{ query = \"name\" }}\nupstream = [\"http://{echo}\"]\n"
+    );
+    let cluster = Plan::nodes(2).config(config).start().await.unwrap();
+    let found = cluster.admin_json("a", "/v1/ring/lookup?key=long").await.unwrap();
+    let entry = if found["owner"] == "a" { "b" } else { "a" };
+
+    let stream = TcpStream::connect(cluster.listen(entry)).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (chunks, body) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+    let request = Request::put("/files?name=long").header("host", "x");
+    let request = request.body(StreamBody::new(ReceiverStream::new(body))).unwrap();
+    let asking = tokio::spawn(async move { sender.send_request(request).await });
+
+    let piece = Bytes::from(vec![7; 1 << 20]);
+    chunks.send(Ok(Frame::data(piece.clone()))).await.unwrap();
+    // The request has not ended, and its answer is here already.
+    let mut answer = asking.await.unwrap().unwrap();
+    assert_eq!(answer.headers()["ringway-hops"], "1");
+    let mut came_back = 0;
+    // Eight times the limit that an MCP message has.
+    for sent in 1..=32 {
+        while came_back < sent << 20 {
+            came_back += answer.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+        if sent < 32 {
+            chunks.send(Ok(Frame::data(piece.clone()))).await.unwrap();
+        }
+    }
+    drop(chunks);
+    assert!(answer.frame().await.is_none(), "the answer ends with the request");
+    assert_eq!(came_back, 32 << 20);
+}
+
+/// An HTTP server that sends back what it gets, as it comes. It ends with the test's runtime.
+async fn echo_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let echo = service_fn(async |request: Request<Incoming>| {
+                Ok::<_, Infallible>(Response::new(request.into_body()))
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), echo),
+            );
+        }
+    });
+    address
 }

@@ -4,7 +4,7 @@
 
 use super::read::{Reading, WithoutSession};
 use super::respond;
-use crate::answer::{Answer, AnswerBody, Broke, whole};
+use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::journey::NoAnswer;
 use crate::mcp::{self, Boundary, Calls};
 use bytes::{Bytes, BytesMut};
@@ -103,7 +103,7 @@ async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
 
 fn reason(broke: Broke) -> Reason {
     match broke {
-        Broke::Upstream | Broke::Answer => Reason::UpstreamBroke,
+        Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
         Broke::Hop => Reason::OwnerBroke,
     }
 }
@@ -111,7 +111,7 @@ fn reason(broke: Broke) -> Reason {
 /// A body of which the first part has been read already.
 struct Resumed {
     first: Option<Bytes>,
-    rest: AnswerBody,
+    rest: BodyStream,
 }
 
 impl Body for Resumed {
@@ -131,7 +131,7 @@ impl Body for Resumed {
 
 /// A stream of events that is passed on event by event, and does not end in the middle of one.
 struct Events {
-    body: AnswerBody,
+    body: BodyStream,
     calls: Calls,
     boundary: Boundary,
     /// The beginning of an event whose end has not come yet.
@@ -146,7 +146,7 @@ struct Events {
 }
 
 impl Events {
-    fn new(body: AnswerBody, calls: Calls, leaving: &CancellationToken) -> Self {
+    fn new(body: BodyStream, calls: Calls, leaving: &CancellationToken) -> Self {
         let (boundary, held) = (Boundary::default(), BytesMut::new());
         let endless = matches!(calls, Calls::None);
         let leaving = endless.then(|| Box::pin(leaving.clone().cancelled_owned()));

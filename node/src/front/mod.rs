@@ -10,7 +10,7 @@ mod serve;
 
 pub(crate) use serve::{Listener, bind};
 
-use crate::answer::{Answer, AnswerBody};
+use crate::answer::{Answer, BodyStream};
 use crate::config::Route;
 use crate::journey::{HOPS, Journey};
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
@@ -99,7 +99,7 @@ impl Front {
 
 /// A body that counts among the open streams until it is done with.
 struct Counted {
-    body: AnswerBody,
+    body: BodyStream,
     metrics: Arc<Metrics>,
 }
 

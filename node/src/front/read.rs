@@ -1,7 +1,8 @@
 //! From a client's HTTP request to an ask.
 
 use super::{Front, origin};
-use crate::ask::{self, Ask, Errand, NoErrand};
+use crate::answer::Broke;
+use crate::ask::{self, Ask, Errand, NoErrand, Payload};
 use crate::config::{Affinity, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upstream::strip_hop_by_hop;
@@ -76,9 +77,9 @@ impl Front {
             return Err(Refused::Method("GET, POST, DELETE"));
         }
         let (head, body) = request.into_parts();
-        let body = read_body(&head.headers, body, route.body_len_max).await?;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let mut headers = head.headers;
+        let expects_continue = headers.remove(header::EXPECT).is_some();
         strip_hop_by_hop(&mut headers);
         // The upstream gets a Host of its own; what the client called is kept beside it.
         if let Some(host) = headers.remove(header::HOST) {
@@ -86,12 +87,15 @@ impl Front {
         }
         if !is_mcp {
             let errand = ask::keyed_errand(&route.affinity, &target, &headers);
+            let body = Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync());
             let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
             return Ok(Reading { ask, calls: Calls::None, without_session: WithoutSession::Fine });
         }
+        let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
         let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
         let (errand, without_session) = self.errand(route, &headers, message.as_ref())?;
         let calls = message.map(|message| message.calls).unwrap_or_default();
+        let body = Payload::Whole(body);
         let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
         Ok(Reading { ask, calls, without_session })
     }
@@ -123,12 +127,16 @@ fn peek(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refused> {
 
 /// Reads a body whole. One that is too long is read to its end all the same, within reason, and
 /// thrown away: a connection closed on a client that is still sending shows it a reset, not the 413.
-async fn read_body(headers: &HeaderMap, mut body: Incoming, len_max: usize) -> Result<Bytes, Refused> {
+async fn read_body(
+    headers: &HeaderMap,
+    mut body: Incoming,
+    len_max: usize,
+    expects_continue: bool,
+) -> Result<Bytes, Refused> {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
-    let asks_first = headers.contains_key(header::EXPECT);
     if announced.is_some_and(|len| len > len_max) {
-        if !asks_first {
+        if !expects_continue {
             discard(body).await;
         }
         return Err(Refused::TooLarge { len_max });

@@ -7,8 +7,8 @@ use super::{
     gossip,
 };
 use crate::answer::{Answer, Broke};
-use crate::ask::{self, Ask, Errand};
-use crate::config::{CLUSTER, Route};
+use crate::ask::{self, Ask, Errand, Payload};
+use crate::config::{Affinity, CLUSTER, Route};
 use crate::journey::{Journey, NoAnswer};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -108,7 +108,7 @@ impl Acceptor {
                 Err(error) => Err(error),
             },
             Ok(frame) => match frame.read::<wire::Forward<'_>>() {
-                Ok(forward) => match self.read_ask(&forward, &mut reader).await {
+                Ok(forward) => match self.read_ask(&forward, reader).await {
                     Ok(Ok((ask, hop))) => return self.serve(&ask, hop, send).await,
                     Ok(Err(no_answer)) => write_no_answer(&mut send, &no_answer).await,
                     Err(error) => Err(error),
@@ -127,7 +127,7 @@ impl Acceptor {
     async fn read_ask(
         &self,
         forward: &wire::Forward<'_>,
-        reader: &mut Reader,
+        mut reader: Reader,
     ) -> Result<Result<(Ask, Hop), NoAnswer>, FrameError> {
         let Some(route) = self.routes.iter().find(|route| route.id == forward.route) else {
             return Ok(Err(NoAnswer::NotHere(NotHere { hint: None, why: NotHereWhy::NoRoute })));
@@ -148,7 +148,12 @@ impl Acceptor {
             method: Method::from_bytes(forward.method.as_bytes()).map_err(|_| FrameError::Short)?,
             target: forward.target.to_owned(),
             headers,
-            body: reader.rest(route.body_len_max).await?,
+            body: match route.affinity {
+                Affinity::Session => Payload::Whole(reader.rest(route.body_len_max).await?),
+                Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
+                    Payload::passing(reader.into_body(None))
+                }
+            },
         };
         let same_view = cluster.world().view.fingerprint() == forward.view;
         Ok(Ok((ask, Hop::Forwarded { same_view })))
@@ -193,7 +198,7 @@ impl Acceptor {
                         return;
                     }
                 }
-                Some(Err(Broke::Upstream | Broke::Hop | Broke::Answer)) => {
+                Some(Err(Broke::Upstream | Broke::Client | Broke::Hop | Broke::Answer)) => {
                     let _ = send.reset(VarInt::from_u32(StreamCode::UpstreamBroke as u32));
                     return;
                 }

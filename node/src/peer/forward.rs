@@ -4,25 +4,15 @@ use super::{
     frames::{self, Frame, FrameError, Reader},
     link::{Peers, Slot},
 };
-use crate::answer::{Answer, Broke};
-use bytes::Bytes;
-use http_body_util::BodyExt;
+use crate::answer::Answer;
+use crate::ask::Payload;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    body::{Body, Frame as BodyFrame},
     header::{HeaderName, HeaderValue},
 };
 use proto::id::{Fingerprint, NodeRef, RouteId};
-use proto::wire::{
-    self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode,
-};
-use quinn::{ReadError, VarInt};
-use std::{
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-};
+use proto::wire::{self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// A request to be forwarded.
@@ -36,7 +26,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) body: &'a Bytes,
+    pub(crate) body: &'a Payload,
 }
 
 /// What became of it.
@@ -79,16 +69,23 @@ impl Peers {
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        let sent = async {
-            frames::write(&mut send, &forward).await?;
-            send.write_chunk(outgoing.body.clone()).await.map_err(FrameError::Write)?;
-            Ok::<_, FrameError>(())
-        };
-        if let Err(error) = sent.await {
+        if let Err(error) = frames::write(&mut send, &forward).await {
             tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
             return broke();
         }
-        let _ = send.finish(); // fails only on a stream that has failed already
+        match outgoing.body {
+            Payload::Whole(bytes) => {
+                if send.write_chunk(bytes.clone()).await.is_err() {
+                    return broke();
+                }
+                let _ = send.finish(); // fails only on a stream that has failed already
+            }
+            // The answer may begin before the request has ended.
+            Payload::Passing(_) => match outgoing.body.take() {
+                Some(body) => drop(tokio::spawn(frames::pass_on(body, send))),
+                None => return broke(),
+            },
+        }
         let mut reader = Reader::new(recv);
         match reader.frame().await {
             Ok(frame) => read_answer(&frame, reader, slot).unwrap_or_else(|error| {
@@ -125,8 +122,7 @@ fn read_answer(frame: &Frame, reader: Reader, slot: Slot) -> Result<Delivered, F
         return Ok(Delivered::Refused(frame.read()?));
     }
     let head = frame.read::<wire::Answer<'_>>()?;
-    let body = PeerBody { reader, _slot: slot };
-    let mut answer = Response::new(body.boxed_unsync());
+    let mut answer = Response::new(reader.into_body(Some(slot)));
     *answer.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
     *answer.headers_mut() = headers(&head.headers);
     Ok(Delivered::Answer { answer, sessions: head.sessions })
@@ -147,31 +143,4 @@ pub(super) fn headers(listed: &wire::Headers<'_>) -> HeaderMap {
 
 fn broke() -> Delivered {
     Delivered::Refused(Refusal::Undelivered { reason: Reason::OwnerBroke, may_have_run: true })
-}
-
-/// The body of a forwarded answer. Dropped unread it tells the owner that the client is gone.
-struct PeerBody {
-    reader: Reader,
-    _slot: Slot,
-}
-
-impl Body for PeerBody {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Broke>>> {
-        // The future holds nothing between polls but the stream itself, so it is made anew each time.
-        let chunk = pin!(self.reader.chunk());
-        chunk.poll(cx).map(|chunk| match chunk {
-            Ok(Some(bytes)) => Some(Ok(BodyFrame::data(bytes))),
-            Ok(None) => None,
-            Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::UpstreamBroke as u32) => {
-                Some(Err(Broke::Upstream))
-            }
-            Err(_) => Some(Err(Broke::Hop)),
-        })
-    }
 }

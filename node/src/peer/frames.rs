@@ -1,9 +1,17 @@
 //! Messages on QUIC streams, and the raw body that may follow them.
 
+use super::link::Slot;
+use crate::answer::{BodyStream, Broke};
 use bytes::{Bytes, BytesMut};
-use proto::wire::{CodecError, FRAME_HEAD_LEN, FrameHead, Kind, Message, codec};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use http_body_util::BodyExt;
+use hyper::body::{self, Body};
+use proto::wire::{CodecError, FRAME_HEAD_LEN, FrameHead, Kind, Message, StreamCode, codec};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use serde::{Deserialize, Serialize};
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
 /// As much as is taken from a stream at once: several packets' worth.
 const CHUNK_LEN_MAX: usize = 64 * 1024;
@@ -59,6 +67,28 @@ pub(super) async fn write<M: Message + Serialize>(
     send.write_all(&frame).await.map_err(FrameError::Write)
 }
 
+/// Sends a client's body as it comes. One that breaks off is not taken for one that has ended.
+pub(super) async fn pass_on(mut body: BodyStream, mut send: SendStream) {
+    loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                let Ok(bytes) = frame.into_data() else { continue };
+                if send.write_chunk(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Some(Err(_)) => {
+                let _ = send.reset(VarInt::from_u32(StreamCode::ClientGone as u32));
+                return;
+            }
+            None => {
+                let _ = send.finish();
+                return;
+            }
+        }
+    }
+}
+
 /// A stream that is read frame by frame, and then to its end.
 pub(super) struct Reader {
     recv: RecvStream,
@@ -101,6 +131,11 @@ impl Reader {
         Ok(whole.freeze())
     }
 
+    /// What is left, as a body.
+    pub(super) fn into_body(self, slot: Option<Slot>) -> BodyStream {
+        ReaderBody { reader: self, _slot: slot }.boxed_unsync()
+    }
+
     async fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
         if self.ahead.len() < len {
             let mut gathered = BytesMut::from(std::mem::take(&mut self.ahead));
@@ -111,5 +146,34 @@ impl Reader {
             self.ahead = gathered.freeze();
         }
         Ok(self.ahead.split_to(len))
+    }
+}
+
+/// The rest of a stream as a body. Dropped unread it tells the other end that nobody wants it.
+struct ReaderBody {
+    reader: Reader,
+    /// Held as long as the stream is.
+    _slot: Option<Slot>,
+}
+
+impl Body for ReaderBody {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<body::Frame<Bytes>, Broke>>> {
+        // The future holds nothing between polls but the stream itself, so it is made anew each time.
+        let chunk = pin!(self.reader.chunk());
+        chunk.poll(cx).map(|chunk| match chunk {
+            Ok(Some(bytes)) => Some(Ok(body::Frame::data(bytes))),
+            Ok(None) => None,
+            Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::UpstreamBroke as u32) => {
+                Some(Err(Broke::Upstream))
+            }
+            Err(ReadError::Reset(_)) => Some(Err(Broke::Client)),
+            Err(_) => Some(Err(Broke::Hop)),
+        })
     }
 }

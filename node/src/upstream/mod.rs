@@ -2,11 +2,10 @@
 
 mod pool;
 
-use crate::answer::{Answer, Broke};
+use crate::answer::{Answer, BodyStream, Broke};
 use crate::config::UpstreamUrl;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Method, Request, header};
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Method, Request, body::Body, header};
 use pool::{Pool, Pooled};
 use proto::wire::{Reason, Refusal};
 use std::{collections::BTreeMap, sync::Arc};
@@ -59,11 +58,13 @@ impl Upstreams {
         method: Method,
         target: &str,
         mut headers: HeaderMap,
-        body: Bytes,
+        body: BodyStream,
     ) -> Result<Answer, Refusal> {
         headers.insert(header::HOST, url.host().clone());
-        headers.remove(header::CONTENT_LENGTH); // hyper writes its own, of the body that is sent
-        let mut request = Request::new(Full::new(body));
+        if body.size_hint().exact().is_some() {
+            headers.remove(header::CONTENT_LENGTH); // hyper writes its own, of the body that is sent
+        }
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(|_| refusal(Reason::UpstreamInvalid, false))?;
         *request.headers_mut() = headers;

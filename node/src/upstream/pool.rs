@@ -1,7 +1,7 @@
 //! Idle HTTP/1.1 connections to one upstream, kept for the next request.
 
+use crate::answer::BodyStream;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::{Body, Frame, Incoming, SizeHint},
@@ -25,7 +25,7 @@ const IDLE_COUNT_MAX: usize = 256;
 /// A listening server accepts within a round trip; a host that is gone does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Sender = SendRequest<Full<Bytes>>;
+type Sender = SendRequest<BodyStream>;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -55,7 +55,7 @@ impl Pool {
 
     pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<BodyStream>,
     ) -> Result<Response<Pooled>, Failure> {
         while let Some(sender) = self.take() {
             match self.exchange(sender, request).await {
@@ -75,8 +75,8 @@ impl Pool {
     async fn exchange(
         self: &Arc<Self>,
         mut sender: Sender,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Pooled>, (hyper::Error, Option<Box<Request<Full<Bytes>>>>)> {
+        request: Request<BodyStream>,
+    ) -> Result<Response<Pooled>, (hyper::Error, Option<Box<Request<BodyStream>>>)> {
         match sender.try_send_request(request).await {
             Ok(answer) => {
                 let pool = self.clone();
