@@ -2,8 +2,16 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::Response;
-use std::{convert::Infallible, fmt};
+use hyper::{
+    Response,
+    body::{Body, Frame, SizeHint},
+};
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +45,34 @@ pub(crate) type Answer = Response<BodyStream>;
 /// A body that is there already.
 pub(crate) fn whole(bytes: impl Into<Bytes>) -> BodyStream {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// A body that keeps something alive until it has been read or dropped: a count, a slot, a claim.
+pub(crate) fn holding<T: Send + Unpin + 'static>(body: BodyStream, held: T) -> BodyStream {
+    Holding { body, _held: held }.boxed_unsync()
+}
+
+struct Holding<T> {
+    body: BodyStream,
+    _held: T,
+}
+
+impl<T: Unpin> Body for Holding<T> {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -1,26 +1,23 @@
 //! The sessions that this node owns: opened at an upstream, served from it, and remembered for a
 //! while after their end.
 
-use crate::answer::{Answer, BodyStream, whole};
+use crate::answer::{Answer, holding, whole};
 use crate::ask::Ask;
 use crate::cluster::Cluster;
 use crate::config::{Affinity, Route, UpstreamUrl};
 use crate::mcp::SESSION_ID;
 use crate::upstream::Upstreams;
-use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{HeaderMap, Method, StatusCode, body::Body, header::HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
 use proto::core::route::Holding;
 use proto::id::{Birth, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
 use proto::wire::{GoneWhy, Reason, Refusal, SessionState};
 use std::{
     collections::{HashMap, VecDeque},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -190,7 +187,7 @@ impl Sessions {
         if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
             *theirs = mine;
         }
-        Ok(answer.map(|body| Used { body, _in_use: in_use }.boxed_unsync()))
+        Ok(answer.map(|body| holding(body, in_use)))
     }
 
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
@@ -278,7 +275,7 @@ impl Sessions {
         let in_use = InUse::new(live.clone(), self.started);
         self.table().live.insert(nonce, live);
         self.publish_count();
-        Ok(answer.map(|body| Used { body, _in_use: in_use }.boxed_unsync()))
+        Ok(answer.map(|body| holding(body, in_use)))
     }
 
     /// Some servers answer 400 where they mean that they do not know the session.
@@ -357,31 +354,5 @@ impl Drop for InUse {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.live.last_used_ms.store(now_ms, Ordering::Relaxed);
         self.live.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A body that keeps its session in use until it has been read.
-struct Used {
-    body: BodyStream,
-    _in_use: InUse,
-}
-
-impl Body for Used {
-    type Data = Bytes;
-    type Error = crate::answer::Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        self.body.size_hint()
     }
 }

@@ -10,23 +10,14 @@ mod serve;
 
 pub(crate) use serve::{Listener, bind};
 
-use crate::answer::{Answer, BodyStream};
+use crate::answer::{Answer, holding};
 use crate::config::Route;
 use crate::journey::{HOPS, Journey};
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
-use bytes::Bytes;
-use hyper::{
-    Request,
-    body::{Body, Frame, Incoming, SizeHint},
-};
+use hyper::{Request, body::Incoming};
 use proto::core::route::Hop;
 use read::{Reading, Refused};
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Serves clients.
@@ -63,9 +54,8 @@ impl Front {
             .request_seconds
             .get_or_create(&HopLabels { hops })
             .observe(started.elapsed().as_secs_f64());
-        let metrics = self.metrics.clone();
-        metrics.streams.inc();
-        answer.map(|body| http_body_util::BodyExt::boxed_unsync(Counted { body, metrics }))
+        let open = Open::new(self.metrics.clone());
+        answer.map(|body| holding(body, open))
     }
 
     async fn run(&self, reading: Reading) -> (Answer, &'static str) {
@@ -97,34 +87,18 @@ impl Front {
     }
 }
 
-/// A body that counts among the open streams until it is done with.
-struct Counted {
-    body: BodyStream,
-    metrics: Arc<Metrics>,
+/// Counts an answer among the open streams until it is done with.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.streams.inc();
+        Self(metrics)
+    }
 }
 
-impl Drop for Counted {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.metrics.streams.dec();
-    }
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = crate::answer::Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.streams.dec();
     }
 }

@@ -1,7 +1,7 @@
 //! Messages on QUIC streams, and the raw body that may follow them.
 
 use super::link::Slot;
-use crate::answer::{BodyStream, Broke};
+use crate::answer::{BodyStream, Broke, holding};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{self, Body};
@@ -133,7 +133,11 @@ impl Reader {
 
     /// What is left, as a body.
     pub(super) fn into_body(self, slot: Option<Slot>) -> BodyStream {
-        ReaderBody { reader: self, _slot: slot }.boxed_unsync()
+        let body = ReaderBody(self).boxed_unsync();
+        match slot {
+            Some(slot) => holding(body, slot),
+            None => body,
+        }
     }
 
     async fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
@@ -150,11 +154,7 @@ impl Reader {
 }
 
 /// The rest of a stream as a body. Dropped unread it tells the other end that nobody wants it.
-struct ReaderBody {
-    reader: Reader,
-    /// Held as long as the stream is.
-    _slot: Option<Slot>,
-}
+struct ReaderBody(Reader);
 
 impl Body for ReaderBody {
     type Data = Bytes;
@@ -165,7 +165,7 @@ impl Body for ReaderBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<body::Frame<Bytes>, Broke>>> {
         // The future holds nothing between polls but the stream itself, so it is made anew each time.
-        let chunk = pin!(self.reader.chunk());
+        let chunk = pin!(self.0.chunk());
         chunk.poll(cx).map(|chunk| match chunk {
             Ok(Some(bytes)) => Some(Ok(body::Frame::data(bytes))),
             Ok(None) => None,
