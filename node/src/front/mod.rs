@@ -2,6 +2,7 @@
 //! [`respond`] writes every status and error that is Ringway's own, [`honest`] keeps an answer
 //! honest when what it comes from breaks.
 
+mod events;
 mod honest;
 mod origin;
 mod read;

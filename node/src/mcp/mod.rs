@@ -7,8 +7,8 @@ mod sse;
 pub(crate) use errors::{
     INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
 };
-pub(crate) use peek::{Calls, Message, Method, NotRpc, answers, peek};
-pub(crate) use sse::{Boundary, event, last_data};
+pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
+pub(crate) use sse::{Boundary, event, events};
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;

@@ -74,13 +74,29 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
     Ok(Message { method: Method::Other, calls })
 }
 
-/// Whether `json` is the answer to one of `calls`.
-pub(crate) fn answers(json: &[u8], calls: &Calls) -> bool {
-    let Ok(Envelope { id: Some(id), method: None, .. }) = serde_json::from_slice(json) else { return false };
-    match calls {
-        Calls::None => false,
-        Calls::One(call) => call.get() == id.get(),
-        Calls::Many(calls) => calls.iter().any(|call| call.get() == id.get()),
+impl Calls {
+    /// Those that are left once `json` has been delivered: a response, or a batch of them.
+    pub(crate) fn without(self, json: &[u8]) -> Self {
+        let answered = |call: &RawValue| {
+            let is_answer = |envelope: &Envelope<'_>| {
+                envelope.method.is_none() && envelope.id.is_some_and(|id| id.get() == call.get())
+            };
+            match serde_json::from_slice::<Envelope<'_>>(json) {
+                Ok(envelope) => is_answer(&envelope),
+                Err(_) => {
+                    let batch = serde_json::from_slice::<Vec<Envelope<'_>>>(json);
+                    batch.is_ok_and(|batch| batch.iter().any(is_answer))
+                }
+            }
+        };
+        match self {
+            Self::One(call) if !answered(&call) => Self::One(call),
+            Self::None | Self::One(_) => Self::None,
+            Self::Many(mut calls) => {
+                calls.retain(|call| !answered(call));
+                if calls.is_empty() { Self::None } else { Self::Many(calls) }
+            }
+        }
     }
 }
 
@@ -157,9 +173,23 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_from_a_request_with_the_same_id() {
-        let calls = peek(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, false).expect("a request").calls;
-        assert!(answers(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, &calls));
-        assert!(!answers(br#"{"jsonrpc":"2.0","id":"1","result":{}}"#, &calls));
-        assert!(!answers(br#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#, &calls));
+        let calls = || peek(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, false).expect("a request").calls;
+        let left = |json: &str| !matches!(calls().without(json.as_bytes()), Calls::None);
+        assert!(!left(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
+        assert!(left(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#));
+        assert!(left(r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#));
+        assert!(left(""));
+    }
+
+    #[test]
+    fn a_batch_is_answered_in_parts() {
+        let batch = br#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":2,"method":"b"}]"#;
+        let calls = peek(batch, true).expect("a batch").calls;
+        let Calls::Many(left) = calls.clone().without(br#"{"jsonrpc":"2.0","id":2,"result":{}}"#) else {
+            panic!("one is left")
+        };
+        assert_eq!(left.iter().map(|id| id.get()).collect::<Vec<_>>(), ["1"]);
+        let both = br#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":2,"error":{}}]"#;
+        assert!(matches!(calls.without(both), Calls::None));
     }
 }

@@ -7,12 +7,15 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Boundary {
     line_is_empty: bool,
+    /// The last byte was CR: LF would belong to it.
     after_cr: bool,
+    /// That CR ended an event.
+    event_ended: bool,
 }
 
 impl Default for Boundary {
     fn default() -> Self {
-        Self { line_is_empty: true, after_cr: false }
+        Self { line_is_empty: true, after_cr: false, event_ended: false }
     }
 }
 
@@ -25,12 +28,13 @@ impl Boundary {
                 // The second half of CRLF ends nothing, but belongs to what CR ended.
                 b'\n' if self.after_cr => {
                     self.after_cr = false;
-                    if complete == at {
+                    if self.event_ended {
                         complete = at + 1;
                     }
                 }
                 b'\n' | b'\r' => {
-                    if self.line_is_empty {
+                    self.event_ended = self.line_is_empty;
+                    if self.event_ended {
                         complete = at + 1;
                     }
                     self.line_is_empty = true;
@@ -48,13 +52,49 @@ pub(crate) fn event(json: &[u8]) -> Bytes {
     Bytes::from([b"event: message\ndata: ".as_slice(), json, b"\n\n"].concat())
 }
 
-/// The data lines of the last event in `events`, joined.
-pub(crate) fn last_data(events: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(events).replace("\r\n", "\n").replace('\r', "\n");
-    let last = text.trim_end_matches('\n').rsplit("\n\n").next().unwrap_or_default();
-    let data: Vec<_> =
-        last.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
-    data.join("\n").into_bytes()
+/// An event as far as a gateway must know it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// It has an id, so its stream can be resumed after it.
+    pub(crate) has_id: bool,
+    /// Its data lines, joined.
+    pub(crate) data: Vec<u8>,
+}
+
+/// The events of a piece of a stream that ends with the end of one.
+pub(crate) fn events(piece: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut event = Event::default();
+    for line in Lines(piece) {
+        if line.is_empty() {
+            events.push(std::mem::take(&mut event));
+        } else if let Some(data) = line.strip_prefix(b"data:") {
+            if !event.data.is_empty() {
+                event.data.push(b'\n');
+            }
+            event.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+        } else if line.starts_with(b"id:") {
+            event.has_id = true;
+        }
+    }
+    events
+}
+
+/// The lines of a text, whatever ends them.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let len = self.0.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(self.0.len());
+        let (line, rest) = self.0.split_at(len);
+        self.0 = rest.strip_prefix(b"\r\n").or(rest.get(1..)).unwrap_or_default();
+        Some(line)
+    }
 }
 
 #[cfg(test)]
@@ -80,19 +120,28 @@ mod tests {
     #[test]
     fn chunks_may_be_cut_anywhere() {
         for text in ["id: 1\ndata: x\n\n: c\n\ndata: y\n\n", "data: x\r\n\r\ndata: y\r\n\r\n"] {
+            let ends: Vec<_> = (1..=text.len()).filter(|end| text[..*end].ends_with(if text.contains('\r') { "\r\n\r\n" } else { "\n\n" })).collect();
             for cut in 0..text.len() {
                 let (head, tail) = text.as_bytes().split_at(cut);
                 let mut boundary = Boundary::default();
-                boundary.advance(head);
+                let complete = boundary.advance(head);
+                // CR alone ends a line too, so an event may be complete before the LF that belongs to it.
+                let known = ends.iter().any(|end| *end == complete || *end == complete + 1);
+                assert!(complete == 0 || known, "{text:?} cut at {cut}: {complete}");
                 assert_eq!(boundary.advance(tail), tail.len(), "{text:?} cut at {cut}");
             }
         }
+        let mut boundary = Boundary::default();
+        assert_eq!(boundary.advance(b"data: x\r"), 0);
+        assert_eq!(boundary.advance(b"\ndata: y"), 0, "the LF belongs to the line's CR and ends no event");
     }
 
     #[test]
-    fn the_last_events_data_is_found() {
-        assert_eq!(last_data(b"data: a\n\nid: 1\ndata: {\ndata: }\n\n"), b"{\n}");
-        assert_eq!(last_data(b""), b"");
-        assert_eq!(last_data(&event(b"{}")), b"{}");
+    fn events_are_read_whatever_ends_their_lines() {
+        let event = |has_id, data: &str| Event { has_id, data: data.as_bytes().to_vec() };
+        assert_eq!(events(b"data: a\n\nid: 1\ndata: {\ndata: }\n\n"), [event(false, "a"), event(true, "{\n}")]);
+        assert_eq!(events(b"id: 1\r\ndata:a\r\n\r\n: ping\r\n\r\n"), [event(true, "a"), event(false, "")]);
+        assert_eq!(events(b""), []);
+        assert_eq!(events(&super::event(b"{}")), [event(false, "{}")]);
     }
 }
