@@ -83,7 +83,10 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         let me = identify(&config, &sockets).await;
         let metrics = Arc::new(Metrics::new());
-        let cluster = Arc::new(Cluster::new(&me, SealKeys::new(&config.secrets, CLUSTER)));
+        let own_peer = me.peer.to_string();
+        let seeds: Vec<_> = config.seeds.iter().filter(|seed| **seed != own_peer).cloned().collect();
+        let seal = SealKeys::new(&config.secrets, CLUSTER);
+        let cluster = Arc::new(Cluster::new(&me, seal, seeds.is_empty()));
         let sessions = Arc::new(Sessions::new(cluster.clone(), &config.routes));
         let peers = Peers::new(sockets.bound.clone());
         let journey =
@@ -92,7 +95,7 @@ impl Node {
         let (inbox, messages) = mpsc::channel(GOSSIP_INBOX);
         let sender = peers.clone();
         let wire = Wire { send: Box::new(move |to, message| sender.gossip(to, message)), inbox: messages };
-        let gossip = Gossip::start(&me, format!("{CLUSTER}/1"), config.seeds.clone(), wire).await?;
+        let gossip = Gossip::start(&me, format!("{CLUSTER}/1"), seeds.clone(), wire).await?;
         let gossip = Arc::new(gossip);
 
         let (stop, leaving, requests) =
@@ -133,7 +136,6 @@ impl Node {
         let mouths = vec![tokio::spawn(clients), tokio::spawn(operators)];
 
         let mut tasks = JoinSet::new();
-        let seeds: Vec<_> = config.seeds.into_iter().filter(|seed| *seed != me.peer.to_string()).collect();
         tasks.spawn(async move {
             acceptor.run().await;
             anyhow::bail!("the peer endpoint is closed")
@@ -177,11 +179,14 @@ impl Node {
         tokio::time::sleep(NEWS_TIME).await;
         self.leaving.cancel();
         self.stop.cancel();
-        for mouth in self.mouths {
-            let _ = mouth.await;
-        }
         self.requests.close();
-        let _ = tokio::time::timeout(DRAIN_TIME, self.requests.wait()).await;
+        let finishing = async {
+            for mouth in self.mouths {
+                let _ = mouth.await;
+            }
+            self.requests.wait().await;
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, finishing).await;
         self.gossip.announce_phase(Phase::Dead).await;
         tokio::time::sleep(NEWS_TIME).await;
         self.peers.close();
@@ -234,10 +239,15 @@ async fn follow_gossip(
         let members = census.borrow_and_update().clone();
         let (name, me) = (cluster.name(), cluster.me());
         for (member, _) in &members {
-            if member.name == *name && member.node.inc > me.inc && member.phase != Phase::Dead {
-                anyhow::bail!(
+            if member.name == *name && member.node.inc > me.inc {
+                anyhow::ensure!(
+                    member.phase == Phase::Dead,
                     "another node named {name} has started at {}: names must be unique",
                     member.peer
+                );
+                anyhow::bail!(
+                    "an earlier start of {name} is remembered with a later time: the clock was set back, \
+                     or no seed answered when this start began; start again once a seed is there"
                 );
             }
             if member.name != *name && member.node.tag == me.tag && member.phase != Phase::Dead {
@@ -302,7 +312,7 @@ async fn join(cluster: Arc<Cluster>, seeds: Vec<String>) -> anyhow::Result<()> {
 /// Ends idle sessions.
 async fn keep_house(sessions: Arc<Sessions>) -> anyhow::Result<()> {
     loop {
-        sessions.expire_idle().await;
+        sessions.expire_idle();
         tokio::time::sleep(SWEEP_EVERY).await;
     }
 }

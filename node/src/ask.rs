@@ -37,6 +37,14 @@ impl Payload {
         Self::Passing(Mutex::new(Some(body)))
     }
 
+    /// Gives a body back that was taken, and of which nothing was sent.
+    pub(crate) fn give_back(&self, unsent: BodyStream) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Passing(body) => *body.lock().unwrap_or_else(PoisonError::into_inner) = Some(unsent),
+        }
+    }
+
     /// The body to send; `None` once a passing one is on its way.
     pub(crate) fn take(&self) -> Option<BodyStream> {
         match self {

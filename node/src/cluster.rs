@@ -14,9 +14,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     dice: SystemRandom,
     phase: watch::Sender<Phase>,
     world: watch::Sender<Arc<World>>,
+    /// Another node has been seen, or there is none to be seen: what is absent is known to be.
+    met: AtomicBool,
     /// Sessions that this node owns.
     sessions: AtomicU32,
 }
@@ -67,7 +69,8 @@ impl World {
 }
 
 impl Cluster {
-    pub(crate) fn new(me: &Member, seal: SealKeys) -> Self {
+    /// `alone` says that no seed is configured.
+    pub(crate) fn new(me: &Member, seal: SealKeys, alone: bool) -> Self {
         let world = World::new(vec![(me.clone(), 0)], Instant::now());
         Self {
             name: me.name.clone(),
@@ -76,6 +79,7 @@ impl Cluster {
             dice: SystemRandom::new(),
             phase: watch::Sender::new(me.phase),
             world: watch::Sender::new(Arc::new(world)),
+            met: AtomicBool::new(alone),
             sessions: AtomicU32::new(0),
         }
     }
@@ -119,11 +123,16 @@ impl Cluster {
     }
 
     pub(crate) fn settled(&self) -> bool {
-        self.phase() != Phase::Joining && self.world.borrow().since.elapsed() >= SETTLED_AFTER
+        self.met.load(Ordering::Relaxed)
+            && self.phase() != Phase::Joining
+            && self.world.borrow().since.elapsed() >= SETTLED_AFTER
     }
 
     /// What gossip knows now, as members with their session counts.
     pub(crate) fn observe(&self, members: Vec<(Member, u32)>) {
+        if members.iter().any(|(member, _)| member.node != self.me && member.phase != Phase::Dead) {
+            self.met.store(true, Ordering::Relaxed);
+        }
         let now = self.world();
         let mut next = World::new(members, now.since);
         if next.view.members() == now.view.members() {
@@ -164,6 +173,7 @@ impl Cluster {
             view: &world.view,
             ring: &world.ring,
             settled,
+            now_s: seconds_since_epoch(),
             hop,
             tried,
             hint,
@@ -207,4 +217,10 @@ impl Cluster {
         self.dice.fill(&mut bytes).expect("the system's random source works after start-up");
         bytes
     }
+}
+
+/// By the wall clock: for ids, and for how old one is.
+pub(crate) fn seconds_since_epoch() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }

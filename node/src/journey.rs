@@ -58,12 +58,13 @@ impl Journey {
         let mut worlds = self.cluster.worlds();
         let mut tried: Vec<NodeRef> = Vec::new();
         let mut hint = None;
+        let mut refused = None;
         let mut forwards = 0;
         loop {
             worlds.mark_unchanged();
-            match self.decide(ask, hop, &tried, hint) {
-                Route::Here => return self.stamped(self.serve(ask).await),
-                Route::Open => return self.stamped(self.sessions.open(ask).await),
+            let (node, answered) = match self.decide(ask, hop, &tried, hint) {
+                Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
+                Route::Open => (self.cluster.me(), self.stamped(self.sessions.open(ask).await)),
                 Route::There(_) if forwards == FORWARDS_MAX => return Err(unreachable()),
                 Route::There(node) => {
                     forwards += 1;
@@ -72,24 +73,45 @@ impl Journey {
                             self.cluster.observe_load(node, sessions);
                             return Ok(hopped(answer));
                         }
-                        Delivered::Refused(refusal) => return Err(NoAnswer::Refused(refusal)),
+                        Delivered::Refused(refusal) => (node, Err(refusal)),
                         Delivered::NotHere(answer) => {
+                            tracing::debug!(%node, why = ?answer.why, hint = ?answer.hint, "not there");
                             tried.push(node);
                             hint = answer.hint;
+                            continue;
                         }
-                        Delivered::Unsent => tried.push(node),
+                        Delivered::Unsent => {
+                            tried.push(node);
+                            continue;
+                        }
                     }
                 }
                 Route::Wait if Instant::now() >= deadline => return Err(unreachable()),
                 Route::Wait => {
+                    if let Some(refusal) = refused {
+                        return Err(NoAnswer::Refused(refusal)); // by every node that could be asked
+                    }
                     let pause = deadline.min(Instant::now() + PAUSE);
                     // A change and the end of the pause lead to the same: another look.
                     let _ = tokio::time::timeout_at(pause, worlds.changed()).await;
                     tried.clear();
                     hint = None;
+                    forwards = 0; // the deadline bounds the rounds
+                    continue;
                 }
                 Route::NotHere(answer) => return Err(NoAnswer::NotHere(answer)),
                 Route::Refuse(refusal) => return Err(NoAnswer::Refused(refusal)),
+            };
+            match (answered, &ask.errand) {
+                (Ok(answer), _) => return Ok(answer),
+                // A session that could not be opened there, and was not, may be opened elsewhere.
+                (Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }), Errand::Open)
+                    if hop == Hop::Entry && !tried.contains(&node) =>
+                {
+                    tried.push(node);
+                    refused = Some(refusal);
+                }
+                (Err(refusal), _) => return Err(NoAnswer::Refused(refusal)),
             }
         }
     }
@@ -133,8 +155,8 @@ impl Journey {
     }
 
     /// Puts this node's name on an answer of its own.
-    fn stamped(&self, answer: Result<Answer, Refusal>) -> Result<Answer, NoAnswer> {
-        let mut answer = answer.map_err(NoAnswer::Refused)?;
+    fn stamped(&self, answer: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
+        let mut answer = answer?;
         answer.headers_mut().insert(NODE, self.name.clone());
         answer.headers_mut().insert(HOPS, HeaderValue::from_static("0"));
         Ok(answer)

@@ -2,11 +2,12 @@
 //! while after their end.
 
 use crate::answer::{Answer, holding, whole};
-use crate::ask::Ask;
-use crate::cluster::Cluster;
+use crate::ask::{Ask, Errand, Payload};
+use crate::cluster::{Cluster, seconds_since_epoch};
 use crate::config::{Affinity, Route, UpstreamUrl};
 use crate::mcp::SESSION_ID;
 use crate::upstream::Upstreams;
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
 use proto::core::route::Holding;
@@ -18,11 +19,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// "Ended" is told from "never was" for the last 100,000 sessions: 32 bytes each, 3 MiB.
 const TOMBSTONES_MAX: usize = 100_000;
+/// An expired session's DELETE: how long it may take, and how many go on at once.
+const END_UPSTREAM_TIME_MAX: Duration = Duration::from_secs(10);
+const END_UPSTREAM_MAX: usize = 16;
 /// A session is called idle when nothing of it has been in progress for this long: longer than an
 /// agent thinks between two calls.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -36,6 +41,8 @@ pub(crate) struct Sessions {
     table: Mutex<Table>,
     started: Instant,
     routes: HashMap<RouteId, Use>,
+    /// Room for requests that end sessions upstream.
+    ending: Semaphore,
 }
 
 /// How a route is used, on this node.
@@ -58,16 +65,19 @@ impl Use {
         self.sessions.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The upstreams, each once, beginning with another one every time.
-    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+    fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The upstreams, each once.
+    fn beginning_with(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.sessions.len();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..count).map(move |at| (first + at) % count)
+        (0..count).map(move |at| (first % count + at) % count)
     }
 
     /// The upstreams, the one with the fewest sessions first.
     fn by_load(&self) -> Vec<usize> {
-        let mut order: Vec<_> = self.in_turn().collect();
+        let mut order: Vec<_> = self.beginning_with(self.next_turn()).collect();
         order.sort_by_key(|at| self.sessions[*at].load(Ordering::Relaxed));
         order
     }
@@ -107,6 +117,7 @@ impl Sessions {
             table: Mutex::default(),
             started: Instant::now(),
             routes: routes.iter().map(|route| (route.id, Use::of(route))).collect(),
+            ending: Semaphore::new(END_UPSTREAM_MAX),
         }
     }
 
@@ -172,12 +183,17 @@ impl Sessions {
         let mut headers = ask.headers.clone();
         let mine = headers.insert(SESSION_ID, live.upstream_session.clone());
         let mut answer = self.send(ask, live.url(), headers).await?;
-        if answer.status() == StatusCode::BAD_REQUEST {
+        if answer.status() == StatusCode::BAD_REQUEST && ask.method == Method::POST {
             answer = self.read_bad_request(answer).await?;
         }
         if answer.status() == StatusCode::NOT_FOUND {
-            self.end(id.nonce, GoneWhy::LostUpstream);
-            return Err(Refusal::Gone(GoneWhy::LostUpstream));
+            if ask.method == Method::GET {
+                // A server without such a stream, as far as one can tell; all clients accept a 405.
+                *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            } else {
+                self.end(id.nonce, GoneWhy::LostUpstream);
+                return Err(Refusal::Gone(GoneWhy::LostUpstream));
+            }
         }
         if ask.method == Method::DELETE && answer.status().is_success() {
             self.end(id.nonce, GoneWhy::Deleted);
@@ -193,10 +209,26 @@ impl Sessions {
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
     pub(crate) async fn pass(&self, ask: &Ask) -> Result<Answer, Refusal> {
         let mut last = undelivered(Reason::UpstreamUnreachable, false);
-        for upstream in self.used(&ask.route).in_turn() {
-            match self.send(ask, &ask.route.upstreams[upstream], ask.headers.clone()).await {
+        let used = self.used(&ask.route);
+        // A key stays with one replica, as long as that answers.
+        let first = match &ask.errand {
+            Errand::Key(position) => position.0 as usize,
+            Errand::Open | Errand::Session(_) | Errand::Anyone => used.next_turn(),
+        };
+        let mut headers = ask.headers.clone();
+        if ask.route.affinity == Affinity::Session {
+            headers.remove(SESSION_ID); // there is none, or it means nothing to this upstream
+        }
+        for upstream in used.beginning_with(first) {
+            match self.send(ask, &ask.route.upstreams[upstream], headers.clone()).await {
+                Ok(mut answer) => {
+                    if ask.route.affinity == Affinity::Session {
+                        answer.headers_mut().remove(SESSION_ID); // the upstream's own never shows
+                    }
+                    return Ok(answer);
+                }
                 Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }) => last = refusal,
-                decided => return decided,
+                Err(refusal) => return Err(refusal),
             }
         }
         Err(last)
@@ -207,28 +239,39 @@ impl Sessions {
         self.used(route).speaks_sessions.load(Ordering::Relaxed)
     }
 
-    /// Ends the sessions that have idled for longer than their route allows, here and upstream.
-    pub(crate) async fn expire_idle(&self) {
-        let expired: Vec<(Nonce, Arc<Live>)> = {
-            let table = self.table();
+    /// Ends the sessions that have idled for longer than their route allows, here at once and
+    /// upstream in the background.
+    pub(crate) fn expire_idle(self: &Arc<Self>) {
+        let mut expired = Vec::new();
+        {
+            let mut table = self.table();
             let is_expired = |live: &Live| {
                 live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= live.route.idle_timeout
             };
-            table
-                .live
-                .iter()
-                .filter(|(_, live)| is_expired(live))
-                .map(|(at, live)| (*at, live.clone()))
-                .collect()
-        };
-        for (nonce, live) in expired {
-            self.end(nonce, GoneWhy::Expired);
-            let headers = HeaderMap::from_iter([(SESSION_ID, live.upstream_session.clone())]);
-            let url = live.url();
-            let target = url.target(&live.route.path, &live.route.path);
-            // Best effort: an upstream that is gone has nothing left to end.
-            let _ = self.upstreams.send(url, Method::DELETE, &target, headers, whole("")).await;
+            let nonces: Vec<_> =
+                table.live.iter().filter(|(_, live)| is_expired(live)).map(|(nonce, _)| *nonce).collect();
+            for nonce in nonces {
+                expired.extend(self.bury(&mut table, nonce, GoneWhy::Expired));
+            }
         }
+        self.publish_count();
+        for live in expired {
+            let sessions = self.clone();
+            tokio::spawn(async move {
+                let ending = sessions.end_upstream(&live);
+                // Best effort: an upstream that does not answer has idle time-outs of its own.
+                let _ = tokio::time::timeout(END_UPSTREAM_TIME_MAX, ending).await;
+            });
+        }
+    }
+
+    async fn end_upstream(&self, live: &Live) {
+        let Ok(_permit) = self.ending.acquire().await else { return };
+        let headers = HeaderMap::from_iter([(SESSION_ID, live.upstream_session.clone())]);
+        let url = live.url();
+        let target = url.target(&live.route.path, &live.route.path);
+        let nothing = Payload::Whole(Bytes::new());
+        let _ = self.upstreams.send(url, Method::DELETE, &target, headers, &nothing).await;
     }
 
     async fn send(&self, ask: &Ask, url: &UpstreamUrl, mut headers: HeaderMap) -> Result<Answer, Refusal> {
@@ -237,13 +280,15 @@ impl Sessions {
             headers.remove(hyper::header::ACCEPT_ENCODING);
         }
         let target = url.target(&ask.route.path, &ask.target);
-        let body = ask.body.take().ok_or(undelivered(Reason::UpstreamUnreachable, false))?;
-        self.upstreams.send(url, ask.method.clone(), &target, headers, body).await
+        self.upstreams.send(url, ask.method.clone(), &target, headers, &ask.body).await
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
     fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
-        let Some(upstream_session) = answer.headers().get(SESSION_ID).cloned() else { return Ok(answer) };
+        let Some(upstream_session) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
+        if !answer.status().is_success() {
+            return Ok(answer); // no session was opened, whatever the header says
+        }
         let invalid = |error: &dyn std::fmt::Display| {
             tracing::warn!(route = ask.route.path, %error, "the upstream's session id can't be used");
             undelivered(Reason::UpstreamInvalid, true)
@@ -291,19 +336,22 @@ impl Sessions {
     }
 
     fn end(&self, nonce: Nonce, why: GoneWhy) {
-        let mut table = self.table();
-        if let Some(live) = table.live.remove(&nonce) {
-            self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
-            table.ended.insert(nonce, why);
-            table.ended_order.push_back(nonce);
-            if table.ended_order.len() > TOMBSTONES_MAX
-                && let Some(oldest) = table.ended_order.pop_front()
-            {
-                table.ended.remove(&oldest);
-            }
-        }
-        drop(table);
+        let _ = self.bury(&mut self.table(), nonce, why);
         self.publish_count();
+    }
+
+    /// Takes a session out and leaves a tombstone.
+    fn bury(&self, table: &mut Table, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
+        let live = table.live.remove(&nonce)?;
+        self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
+        table.ended.insert(nonce, why);
+        table.ended_order.push_back(nonce);
+        if table.ended_order.len() > TOMBSTONES_MAX
+            && let Some(oldest) = table.ended_order.pop_front()
+        {
+            table.ended.remove(&oldest);
+        }
+        Some(live)
     }
 
     fn publish_count(&self) {
@@ -328,11 +376,6 @@ impl Sessions {
 
 fn undelivered(reason: Reason, may_have_run: bool) -> Refusal {
     Refusal::Undelivered { reason, may_have_run }
-}
-
-fn seconds_since_epoch() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// While it exists, its session is not idle.

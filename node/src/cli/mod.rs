@@ -81,12 +81,12 @@ pub(crate) struct NodeArgs {
     /// An MCP server for the route /mcp; several are replicas
     #[arg(long = "upstream", value_name = "URL")]
     upstreams: Vec<String>,
-    /// What to log, such as info or ringway=debug,quinn=warn
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: String,
-    /// How to log
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
+    /// What to log, such as ringway=debug,quinn=warn [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log [default: text]
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
     /// An stdio MCP server for the route /mcp
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,

@@ -8,9 +8,9 @@ use std::{io::Write, path::Path};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
-    let (log, format) = (args.log.clone(), args.log_format);
     let config = configure(args)?;
-    telemetry::start_logging(&log, format).map_err(|error| Failure::Usage(format!("ringway: {error}")))?;
+    telemetry::start_logging(&config.log, config.log_format)
+        .map_err(|error| Failure::Usage(format!("ringway: {error}")))?;
     runtime()?.block_on(serve(config)).map_err(Failure::from)
 }
 
@@ -26,6 +26,8 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         secret_file: args.secret_file,
         upstreams: args.upstreams,
         command: args.command,
+        log: args.log,
+        log_format: args.log_format,
     };
     let file = args.config.as_deref().zip(file.as_deref());
     config::load(file, flags)

@@ -2,12 +2,14 @@
 //! collects every mistake with its line; this file holds what is meant by it.
 
 mod meaning;
+mod routes;
 mod url;
 mod written;
 
 pub(crate) use meaning::load;
 pub(crate) use url::UpstreamUrl;
 
+use crate::telemetry::LogFormat;
 use proto::core::route::OnLoss;
 use proto::id::{ClusterSecret, NodeName, RouteId};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -28,6 +30,9 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Arc<Route>>,
     /// Origins (`https://app.example`) that browsers may call from, besides loopback ones.
     pub(crate) allowed_origins: Vec<String>,
+    /// In the language of `tracing`'s filters.
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
 }
 
 /// A path and what serves it.
@@ -68,6 +73,8 @@ pub(crate) struct Flags {
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) upstreams: Vec<String>,
     pub(crate) command: Vec<String>,
+    pub(crate) log: Option<String>,
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// Where a cluster's name goes into keys and tags. One secret is one cluster, so the name is fixed.

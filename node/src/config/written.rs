@@ -79,10 +79,11 @@ impl<'a> Table<'a> {
     /// An array of strings, or one string alone.
     pub(crate) fn strings(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<Vec<At<String>>>> {
         let text = self.text;
+        if self.entries.get(key).is_some_and(|value| value.get_ref().is_str()) {
+            let one = self.string(key, mistakes)?;
+            return Some(At { line: one.line, value: vec![one] });
+        }
         self.take(key, "an array of strings", mistakes, |value| {
-            if let Some(one) = value.as_str() {
-                return Some(vec![At { value: one.to_owned(), line: None }]);
-            }
             let strings = value.as_array()?.iter().map(|item| {
                 let line = Some(line_of(text, &item.span()));
                 item.get_ref().as_str().map(|value| At { value: value.to_owned(), line })

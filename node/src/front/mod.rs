@@ -15,7 +15,7 @@ use crate::answer::{Answer, holding};
 use crate::config::Route;
 use crate::journey::{HOPS, Journey};
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
-use hyper::{Request, body::Incoming};
+use hyper::{Request, body::Incoming, header};
 use proto::core::route::Hop;
 use read::{Reading, Refused};
 use std::{sync::Arc, time::Instant};
@@ -37,13 +37,21 @@ impl Front {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
         let route = self.routes.iter().find(|route| read::is_for(route, request.uri().path()));
-        let (answer, outcome) = match route {
-            None => (respond::refused(&Refused::NoRoute), "bad_request"),
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let origin = origin.filter(|_| origin::is_allowed(request.headers(), &self.allowed_origins));
+        let (mut answer, outcome) = match route {
+            None => (respond::refused(Refused::NoRoute), "bad_request"),
             Some(route) => match self.read(route, request).await {
-                Err(refused) => (respond::refused(&refused), self.count_refused(&refused)),
+                Err(refused) => {
+                    let outcome = self.count_refused(&refused);
+                    (respond::refused(refused), outcome)
+                }
                 Ok(reading) => self.run(reading).await,
             },
         };
+        if let Some(origin) = origin {
+            origin::let_read(&mut answer, origin);
+        }
         let hops = if answer.headers().get(HOPS).is_some_and(|hops| hops == "1") { "1" } else { "0" };
         let labels = RequestLabels {
             route: route.map_or_else(String::new, |route| route.path.clone()),
@@ -74,9 +82,10 @@ impl Front {
     fn count_refused(&self, refused: &Refused) -> &'static str {
         match refused {
             Refused::Gone(why, _) => {
-                self.metrics.gone.get_or_create(&crate::telemetry::WhyLabels { why: why.word() }).inc();
+                respond::gone(*why, &self.metrics);
                 "gone"
             }
+            Refused::Preflight(_) => "preflight",
             Refused::NoRoute
             | Refused::ForeignOrigin
             | Refused::Method(_)

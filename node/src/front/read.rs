@@ -1,20 +1,29 @@
 //! From a client's HTTP request to an ask.
 
 use super::{Front, origin};
-use crate::answer::Broke;
+use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload};
 use crate::config::{Affinity, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upstream::strip_hop_by_hop;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::{HeaderMap, Method, Request, body::Incoming, header};
+use hyper::{
+    HeaderMap, Method, Request,
+    body::{Body, Incoming},
+    header::{self, HeaderName},
+};
 use proto::wire::GoneWhy;
 use std::{sync::Arc, time::Duration};
 
 /// What is read of a body that is too long: 64 MiB, 16 times the default limit.
 const DISCARDED_LEN_MAX: usize = 64 * 1024 * 1024;
 const DISCARDING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A body that takes longer is not read on.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+const METHODS: &str = "GET, POST, DELETE";
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// A request that was understood.
 pub(super) struct Reading {
@@ -36,12 +45,13 @@ pub(super) enum WithoutSession {
 }
 
 /// A request that goes no further.
-#[derive(Debug)]
 pub(super) enum Refused {
     NoRoute,
     ForeignOrigin,
     /// The methods that the route has.
     Method(&'static str),
+    /// Nothing is asked for yet: a browser wants to know whether it may.
+    Preflight(Box<Answer>),
     TooLarge {
         len_max: usize,
     },
@@ -74,7 +84,12 @@ impl Front {
         }
         let is_mcp = route.affinity == Affinity::Session;
         if is_mcp && !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
-            return Err(Refused::Method("GET, POST, DELETE"));
+            let asks = request.method() == Method::OPTIONS;
+            let preflight = origin::preflight(request.headers(), METHODS).filter(|_| asks);
+            return Err(match preflight {
+                Some(answer) => Refused::Preflight(Box::new(answer)),
+                None => Refused::Method(METHODS),
+            });
         }
         let (head, body) = request.into_parts();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
@@ -82,12 +97,17 @@ impl Front {
         let expects_continue = headers.remove(header::EXPECT).is_some();
         strip_hop_by_hop(&mut headers);
         // The upstream gets a Host of its own; what the client called is kept beside it.
-        if let Some(host) = headers.remove(header::HOST) {
-            headers.insert(header::HeaderName::from_static("x-forwarded-host"), host);
+        let authority = head.uri.authority().and_then(|authority| authority.as_str().parse().ok()); // HTTP/2
+        headers.remove(FORWARDED_HOST); // nobody but this node knows it
+        if let Some(host) = headers.remove(header::HOST).or(authority) {
+            headers.insert(FORWARDED_HOST, host);
         }
         if !is_mcp {
             let errand = ask::keyed_errand(&route.affinity, &target, &headers);
-            let body = Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync());
+            let body = match body.is_end_stream() {
+                true => Payload::Whole(Bytes::new()),
+                false => Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()),
+            };
             let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
             return Ok(Reading { ask, calls: Calls::None, without_session: WithoutSession::Fine });
         }
@@ -141,7 +161,9 @@ async fn read_body(
         }
         return Err(Refused::TooLarge { len_max });
     }
-    match Limited::new(&mut body, len_max).collect().await {
+    let reading = tokio::time::timeout(BODY_TIME_MAX, Limited::new(&mut body, len_max).collect());
+    let Ok(read) = reading.await else { return Err(Refused::Unread) };
+    match read {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             discard(body).await;

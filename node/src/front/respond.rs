@@ -17,7 +17,7 @@ use proto::wire::{GoneWhy, NotHere, Reason, Refusal};
 use serde_json::json;
 
 /// A request that was refused before anybody was asked.
-pub(super) fn refused(refused: &Refused) -> Answer {
+pub(super) fn refused(refused: Refused) -> Answer {
     let nobody = Calls::None;
     match refused {
         Refused::NoRoute => plain(StatusCode::NOT_FOUND, "no route has this path\n"),
@@ -33,6 +33,7 @@ pub(super) fn refused(refused: &Refused) -> Answer {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             answer
         }
+        Refused::Preflight(answer) => *answer,
         Refused::TooLarge { len_max } => {
             let message = format!("Request body is larger than {len_max} bytes");
             json_rpc(StatusCode::PAYLOAD_TOO_LARGE, &nobody, INVALID_REQUEST, &message)
@@ -44,8 +45,8 @@ pub(super) fn refused(refused: &Refused) -> Answer {
         Refused::NotRpc(NotRpc::Invalid(what)) => {
             json_rpc(StatusCode::BAD_REQUEST, &nobody, INVALID_REQUEST, &format!("Invalid request: {what}"))
         }
-        Refused::NoSession(calls) => no_session(calls),
-        Refused::Gone(_, calls) => session_not_found(calls),
+        Refused::NoSession(calls) => no_session(&calls),
+        Refused::Gone(_, calls) => session_not_found(&calls),
     }
 }
 
@@ -53,8 +54,7 @@ pub(super) fn refused(refused: &Refused) -> Answer {
 pub(super) fn no_answer(no_answer: &NoAnswer, calls: &Calls, metrics: &Metrics) -> (Answer, &'static str) {
     match no_answer {
         NoAnswer::Refused(Refusal::Gone(why)) => {
-            metrics.gone.get_or_create(&WhyLabels { why: why.word() }).inc();
-            log_gone(*why);
+            gone(*why, metrics);
             (session_not_found(calls), "gone")
         }
         NoAnswer::Refused(Refusal::Undelivered { reason, may_have_run }) => {
@@ -68,8 +68,10 @@ pub(super) fn no_answer(no_answer: &NoAnswer, calls: &Calls, metrics: &Metrics) 
     }
 }
 
-fn log_gone(why: GoneWhy) {
+/// What the client does not see of a 404.
+pub(super) fn gone(why: GoneWhy, metrics: &Metrics) {
     tracing::info!(%why, "session not found");
+    metrics.gone.get_or_create(&WhyLabels { why: why.word() }).inc();
 }
 
 /// No session id where one is needed.

@@ -6,6 +6,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use socket2::{SockRef, TcpKeepalive};
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ const HEADERS_LEN_MAX: usize = 64 * 1024;
 const HEADERS_TIME_MAX: Duration = Duration::from_secs(30);
 /// A client that is gone without a word is noticed by HTTP/2 pings.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// And by TCP's own probes: gone after 30 s, so that a sleeping laptop does not keep its session.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 1_024;
 
@@ -53,6 +57,7 @@ impl Listener {
             .keep_alive_interval(PING_EVERY);
         let answer = Arc::new(answer);
         let connections = GracefulShutdown::new();
+        let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
         loop {
             let stream = tokio::select! {
                 accepted = self.listener.accept() => match accepted {
@@ -67,19 +72,26 @@ impl Listener {
                 () = stop.cancelled() => break,
             };
             let _ = stream.set_nodelay(true);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             let answer = answer.clone();
             let service = service_fn(move |request| {
                 let answering = answer(request);
                 async move { Ok::<_, Infallible>(answering.await) }
             });
-            let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-            let watched = connections.watch(connection);
+            let (server, watcher) = (server.clone(), connections.watcher());
             tokio::spawn(async move {
-                if let Err(error) = watched.await {
+                // hyper's own time-out begins with the first byte.
+                let first = tokio::time::timeout(HEADERS_TIME_MAX, stream.readable()).await;
+                if !matches!(first, Ok(Ok(()))) {
+                    return;
+                }
+                let connection = server.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%error, "a client's connection ended in an error");
                 }
             });
         }
+        drop(self.listener); // whoever connects now is refused at once, and finds another node
         let _ = tokio::time::timeout(grace, connections.shutdown()).await;
     }
 }

@@ -4,7 +4,12 @@ use super::Census;
 use chitchat::{Chitchat, ChitchatId, NodeState};
 use proto::core::view::{Member, Phase};
 use proto::id::{Incarnation, NodeName, NodeRef, Tag};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Mutex, watch};
 
 const PHASE: &str = "phase";
@@ -15,6 +20,9 @@ const SESSIONS: &str = "sessions";
 
 /// Deaths and what is forgotten are looked for this often; joins and changes are told at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Ten rounds of gossip: time for a newcomer's first beats.
+const NEWCOMER_FOR: Duration = Duration::from_secs(2);
 
 /// What a node says of itself when it begins to gossip.
 pub(super) fn announcement(me: &Member) -> Vec<(String, String)> {
@@ -43,8 +51,9 @@ pub(super) fn announce_sessions(me: &mut NodeState, sessions: u32) {
 /// Publishes the members whenever something about them changes.
 pub(super) async fn watch(chitchat: Arc<Mutex<Chitchat>>, publish: watch::Sender<Census>) {
     let mut live = chitchat.lock().await.live_nodes_watcher();
+    let mut heard = Heard::default();
     loop {
-        let census = census(&*chitchat.lock().await);
+        let census = heard.census(&*chitchat.lock().await);
         publish.send_if_modified(|known| {
             let modified = *known != census;
             if modified {
@@ -57,13 +66,27 @@ pub(super) async fn watch(chitchat: Arc<Mutex<Chitchat>>, publish: watch::Sender
     }
 }
 
-fn census(chitchat: &Chitchat) -> Census {
-    let live = chitchat.live_nodes().map(|id| (id, false));
-    let dead = chitchat.dead_nodes().map(|id| (id, true));
-    let mut census: Census =
-        live.chain(dead).filter_map(|(id, dead)| member(id, chitchat.node_state(id)?, dead)).collect();
-    census.sort_by(|(a, _), (b, _)| (&a.name, a.node.inc).cmp(&(&b.name, b.node.inc)));
-    census
+/// Since when each node has been heard of. chitchat calls a node dead until it has felt a few beats
+/// of its heart, which for a newcomer means only that it is new.
+#[derive(Default)]
+struct Heard(BTreeMap<ChitchatId, Instant>);
+
+impl Heard {
+    fn census(&mut self, chitchat: &Chitchat) -> Census {
+        self.0.retain(|id, _| chitchat.node_state(id).is_some());
+        let mut census = Census::new();
+        for (id, dead) in
+            chitchat.live_nodes().map(|id| (id, false)).chain(chitchat.dead_nodes().map(|id| (id, true)))
+        {
+            let since = *self.0.entry(id.clone()).or_insert_with(Instant::now);
+            if dead && since.elapsed() < NEWCOMER_FOR {
+                continue;
+            }
+            census.extend(chitchat.node_state(id).and_then(|state| member(id, state, dead)));
+        }
+        census.sort_by(|(a, _), (b, _)| (&a.name, a.node.inc).cmp(&(&b.name, b.node.inc)));
+        census
+    }
 }
 
 /// `None` while the node has not told everything yet, or tells what nobody can use.

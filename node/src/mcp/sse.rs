@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn chunks_may_be_cut_anywhere() {
         for text in ["id: 1\ndata: x\n\n: c\n\ndata: y\n\n", "data: x\r\n\r\ndata: y\r\n\r\n"] {
-            let ends: Vec<_> = (1..=text.len()).filter(|end| text[..*end].ends_with(if text.contains('\r') { "\r\n\r\n" } else { "\n\n" })).collect();
+            let ends: Vec<_> = (1..=text.len())
+                .filter(|end| text[..*end].ends_with(if text.contains('\r') { "\r\n\r\n" } else { "\n\n" }))
+                .collect();
             for cut in 0..text.len() {
                 let (head, tail) = text.as_bytes().split_at(cut);
                 let mut boundary = Boundary::default();
@@ -139,7 +141,10 @@ mod tests {
     #[test]
     fn events_are_read_whatever_ends_their_lines() {
         let event = |has_id, data: &str| Event { has_id, data: data.as_bytes().to_vec() };
-        assert_eq!(events(b"data: a\n\nid: 1\ndata: {\ndata: }\n\n"), [event(false, "a"), event(true, "{\n}")]);
+        assert_eq!(
+            events(b"data: a\n\nid: 1\ndata: {\ndata: }\n\n"),
+            [event(false, "a"), event(true, "{\n}")]
+        );
         assert_eq!(events(b"id: 1\r\ndata:a\r\n\r\n: ping\r\n\r\n"), [event(true, "a"), event(false, "")]);
         assert_eq!(events(b""), []);
         assert_eq!(events(&super::event(b"{}")), [event(false, "{}")]);

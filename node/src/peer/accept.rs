@@ -3,23 +3,24 @@
 use super::{
     endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX},
     forward::headers,
-    frames::{self, FrameError, Reader},
+    frames::{FrameError, Reader, Writer},
     gossip,
 };
-use crate::answer::{Answer, Broke};
+use crate::answer::Answer;
 use crate::ask::{self, Ask, Errand, Payload};
 use crate::config::{Affinity, CLUSTER, Route};
 use crate::journey::{Journey, NoAnswer};
+use crate::mcp;
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::Method;
 use proto::core::route::Hop;
 use proto::id::Tag;
 use proto::wire::{
-    self, CloseCode, GoneWhy, Hello, HelloAck, Kind, Lane, Locate, Located, NotHere, NotHereWhy, Refusal,
-    SessionState, StreamCode,
+    self, CloseCode, GoneWhy, Hello, HelloAck, Kind, Lane, Locate, Located, Message, NotHere, NotHereWhy,
+    Refusal, SessionState, StreamCode,
 };
 use quinn::{Connection, Incoming, RecvStream, SendStream, StoppedError, VarInt};
+use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -74,14 +75,14 @@ impl Acceptor {
     }
 
     async fn greet(&self, connection: &Connection) -> Result<Hello, FrameError> {
-        let (mut send, recv) = connection.accept_bi().await.map_err(|_| FrameError::Short)?;
+        let (send, recv) = connection.accept_bi().await.map_err(|_| FrameError::Short)?;
         let hello = Reader::new(recv).frame().await?.read::<Hello>()?;
         let world = self.journey.cluster.world();
         let known = world.view.by_tag(Tag::of(CLUSTER, &hello.name)).map_or(0, |member| member.node.inc.0);
         let me = self.bound.greeting();
-        let ack =
-            HelloAck { name: me.name.clone(), node: me.node, advertise: me.advertise, known_inc: known };
-        frames::write(&mut send, &ack).await?;
+        let mut writer = Writer::new(send, StreamCode::Malformed);
+        writer.message(&HelloAck { name: me.name.clone(), node: me.node, known_inc: known }).await?;
+        writer.finish();
         Ok(hello)
     }
 
@@ -100,26 +101,29 @@ impl Acceptor {
         }
     }
 
-    async fn request(self: Arc<Self>, mut send: SendStream, recv: RecvStream) {
+    async fn request(self: Arc<Self>, send: SendStream, recv: RecvStream) {
+        let writer = Writer::new(send, StreamCode::UpstreamBroke);
         let mut reader = Reader::new(recv);
-        let answered = match reader.frame().await {
+        let read = match reader.frame().await {
             Ok(frame) if frame.kind == Kind::Locate => match frame.read::<Locate<'_>>() {
-                Ok(locate) => frames::write(&mut send, &Located { state: self.locate(locate.session) }).await,
+                Ok(locate) => {
+                    return answer_once(writer, &Located { state: self.locate(locate.session) }).await;
+                }
                 Err(error) => Err(error),
             },
             Ok(frame) => match frame.read::<wire::Forward<'_>>() {
-                Ok(forward) => match self.read_ask(&forward, reader).await {
-                    Ok(Ok((ask, hop))) => return self.serve(&ask, hop, send).await,
-                    Ok(Err(no_answer)) => write_no_answer(&mut send, &no_answer).await,
-                    Err(error) => Err(error),
-                },
+                Ok(forward) => self.read_ask(&forward, reader).await,
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
-        if let Err(error) = answered {
-            tracing::debug!(%error, "a request that can't be read");
-            let _ = send.reset(VarInt::from_u32(StreamCode::Malformed as u32));
+        match read {
+            Ok(Ok((ask, hop))) => self.serve(&ask, hop, writer).await,
+            Ok(Err(no_answer)) => write_no_answer(writer, &no_answer).await,
+            Err(error) => {
+                tracing::debug!(%error, "a request that can't be read");
+                writer.give_up(StreamCode::Malformed);
+            }
         }
     }
 
@@ -151,7 +155,7 @@ impl Acceptor {
             body: match route.affinity {
                 Affinity::Session => Payload::Whole(reader.rest(route.body_len_max).await?),
                 Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
-                    Payload::passing(reader.into_body(None))
+                    reader.into_payload().await?
                 }
             },
         };
@@ -159,54 +163,40 @@ impl Acceptor {
         Ok(Ok((ask, Hop::Forwarded { same_view })))
     }
 
-    async fn serve(&self, ask: &Ask, hop: Hop, mut send: SendStream) {
+    async fn serve(&self, ask: &Ask, hop: Hop, writer: Writer) {
         let outcome = tokio::select! {
+            // A request that was given up before it was read whole must not begin.
+            biased;
+            stopped = writer.stopped() => return given_up(stopped),
             outcome = self.journey.run(ask, hop) => outcome,
-            stopped = send.stopped() => return given_up(stopped),
         };
         match outcome {
-            Ok(answer) => self.write_answer(answer, ask.method == Method::GET, send).await,
-            Err(no_answer) => {
-                let _ = write_no_answer(&mut send, &no_answer).await;
-            }
+            Ok(answer) => self.write_answer(answer, ask, writer).await,
+            Err(no_answer) => write_no_answer(writer, &no_answer).await,
         }
     }
 
-    async fn write_answer(&self, answer: Answer, endless: bool, mut send: SendStream) {
+    async fn write_answer(&self, answer: Answer, ask: &Ask, mut writer: Writer) {
         let cluster = &self.journey.cluster;
-        let (head, mut body) = answer.into_parts();
+        // A stream of the server's own would never end by itself.
+        let endless = ask.method == Method::GET
+            && ask.route.affinity == Affinity::Session
+            && mcp::is_event_stream(answer.headers());
+        let (head, body) = answer.into_parts();
         let head = wire::Answer {
             view: cluster.world().view.fingerprint(),
             sessions: cluster.sessions().load(Ordering::Relaxed),
             status: head.status.as_u16(),
             headers: head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        if frames::write(&mut send, &head).await.is_err() {
+        if writer.message(&head).await.is_err() {
             return;
         }
-        loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                // Nobody reads any more: dropping the body tells the upstream.
-                stopped = send.stopped() => return given_up(stopped),
-                () = self.leaving.cancelled(), if endless => None,
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    let Ok(bytes) = frame.into_data() else { continue };
-                    if send.write_chunk(bytes).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Err(Broke::Upstream | Broke::Client | Broke::Hop | Broke::Answer)) => {
-                    let _ = send.reset(VarInt::from_u32(StreamCode::UpstreamBroke as u32));
-                    return;
-                }
-                None => {
-                    let _ = send.finish();
-                    return;
-                }
-            }
+        let stopped = writer.stopped();
+        tokio::select! {
+            () = writer.body(body, endless.then_some(&self.leaving)) => {}
+            // Nobody reads any more: dropping the body tells the upstream.
+            stopped = stopped => given_up(stopped),
         }
     }
 
@@ -228,9 +218,16 @@ fn given_up(stopped: Result<Option<VarInt>, StoppedError>) {
     }
 }
 
-async fn write_no_answer(send: &mut SendStream, no_answer: &NoAnswer) -> Result<(), FrameError> {
+async fn write_no_answer(writer: Writer, no_answer: &NoAnswer) {
     match no_answer {
-        NoAnswer::Refused(refusal) => frames::write(send, refusal).await,
-        NoAnswer::NotHere(not_here) => frames::write(send, not_here).await,
+        NoAnswer::Refused(refusal) => answer_once(writer, refusal).await,
+        NoAnswer::NotHere(not_here) => answer_once(writer, not_here).await,
+    }
+}
+
+/// An answer that is one message. Whether it arrives is the asking node's to notice.
+async fn answer_once<M: Message + Serialize>(mut writer: Writer, message: &M) {
+    if writer.message(message).await.is_ok() {
+        writer.finish();
     }
 }

@@ -1,9 +1,10 @@
 //! The QUIC endpoint: one UDP socket for everything between nodes, and how its connections are set.
 
-use super::{frames, identity};
+use super::frames::{Reader, Writer};
+use super::identity;
 use crate::config::CLUSTER;
 use proto::id::{ClusterSecret, NodeName, NodeRef};
-use proto::wire::{CloseCode, Hello, HelloAck, Lane};
+use proto::wire::{CloseCode, Hello, HelloAck, Lane, StreamCode};
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -119,6 +120,12 @@ impl Bound {
     }
 }
 
+/// Of what a peer allows, quinn announces streams that have become free only in batches of an
+/// eighth; and the greeting took one. As many may be unusable for a while, so nobody counts on them.
+pub(super) fn usable(allowed: usize) -> usize {
+    allowed - allowed / 8 - 1
+}
+
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("10 s are within QUIC's range");
@@ -146,12 +153,13 @@ pub(super) async fn dial(
             .map_err(DialError::Connect)?
             .await
             .map_err(DialError::Handshake)?;
-        let (mut send, recv) = connection.open_bi().await.map_err(DialError::Handshake)?;
+        let (send, recv) = connection.open_bi().await.map_err(DialError::Handshake)?;
         let Greeting { name, node, advertise } = greeting.clone();
-        frames::write(&mut send, &Hello { lane, name, node, advertise })
-            .await
-            .map_err(|_| DialError::Greeting)?;
-        let frame = frames::Reader::new(recv).frame().await.map_err(|_| DialError::Greeting)?;
+        let mut writer = Writer::new(send, StreamCode::Malformed);
+        let hello = Hello { lane, name, node, advertise };
+        writer.message(&hello).await.map_err(|_| DialError::Greeting)?;
+        writer.finish();
+        let frame = Reader::new(recv).frame().await.map_err(|_| DialError::Greeting)?;
         let ack = frame.read::<HelloAck>().map_err(|_| DialError::Greeting)?;
         Ok((connection, ack))
     };
@@ -159,7 +167,7 @@ pub(super) async fn dial(
 }
 
 /// Nothing of a request was sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum DialError {
     Connect(quinn::ConnectError),
     Handshake(quinn::ConnectionError),
@@ -167,6 +175,8 @@ pub(super) enum DialError {
     TimedOut,
     /// Every connection that may be is there, and full.
     Full,
+    /// The node is not a member any more.
+    Forgotten,
 }
 
 impl std::fmt::Display for DialError {
@@ -176,6 +186,7 @@ impl std::fmt::Display for DialError {
             Self::Handshake(error) => error.fmt(f),
             Self::Greeting => f.write_str("no proper greeting"),
             Self::Full => f.write_str("too many requests are on their way to this node"),
+            Self::Forgotten => f.write_str("not a member any more"),
             Self::TimedOut => write!(f, "no answer within {DIAL_TIMEOUT:?}"),
         }
     }

@@ -1,19 +1,26 @@
 //! Carrying a request to the node that owns its session, and its answer back.
 
 use super::{
-    frames::{self, Frame, FrameError, Reader},
+    frames::{Frame, FrameError, Reader, Writer},
     link::{Peers, Slot},
 };
 use crate::answer::Answer;
 use crate::ask::Payload;
+use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{HeaderName, HeaderValue},
 };
 use proto::id::{Fingerprint, NodeRef, RouteId};
-use proto::wire::{self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState};
-use std::{net::SocketAddr, sync::Arc};
+use proto::wire::{
+    self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode,
+};
+use quinn::WriteError;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
+
+/// Answered from memory; a node that does not answer is said not to.
+const LOCATE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// A request to be forwarded.
 #[derive(Debug)]
@@ -60,7 +67,9 @@ impl Peers {
             }
             Err(_) => return Delivered::Unsent,
         };
-        let Ok((mut send, recv)) = slot.connection().open_bi().await else { return Delivered::Unsent };
+        let opening = tokio::time::timeout_at(deadline, slot.connection().open_bi());
+        let Ok(Ok((send, recv))) = opening.await else { return Delivered::Unsent };
+        let mut writer = Writer::new(send, StreamCode::ClientGone);
         let forward = wire::Forward {
             view: outgoing.view,
             route: outgoing.route,
@@ -69,22 +78,30 @@ impl Peers {
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        if let Err(error) = frames::write(&mut send, &forward).await {
-            tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
-            return broke();
-        }
-        match outgoing.body {
-            Payload::Whole(bytes) => {
-                if send.write_chunk(bytes.clone()).await.is_err() {
-                    return broke();
-                }
-                let _ = send.finish(); // fails only on a stream that has failed already
+        let sent = match outgoing.body {
+            Payload::Whole(bytes) => write_whole(writer, &forward, bytes.clone()).await,
+            Payload::Passing(_) => {
+                let Some(body) = outgoing.body.take() else { return unrepeatable() };
+                let sent = writer.message(&forward).await;
+                // The answer may begin before the request has ended.
+                tokio::spawn(writer.body(body, None));
+                sent
             }
-            // The answer may begin before the request has ended.
-            Payload::Passing(_) => match outgoing.body.take() {
-                Some(body) => drop(tokio::spawn(frames::pass_on(body, send))),
-                None => return broke(),
-            },
+        };
+        match sent {
+            // The other end wants no more of it: it has answered already.
+            Ok(()) | Err(FrameError::Write(WriteError::Stopped(_))) => {}
+            Err(FrameError::Codec(error)) => {
+                tracing::warn!(%error, "a request that no frame holds");
+                return Delivered::Refused(Refusal::Undelivered {
+                    reason: Reason::OwnerUnreachable,
+                    may_have_run: false,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
+                return broke();
+            }
         }
         let mut reader = Reader::new(recv);
         match reader.frame().await {
@@ -106,11 +123,16 @@ impl Peers {
         at: SocketAddr,
         session: &str,
     ) -> Option<SessionState> {
-        let slot = self.slot(at, Lane::Control).await.ok().filter(|slot| slot.node() == to)?;
-        let (mut send, recv) = slot.connection().open_bi().await.ok()?;
-        frames::write(&mut send, &Locate { session }).await.ok()?;
-        let frame = Reader::new(recv).frame().await.ok()?;
-        Some(frame.read::<Located>().ok()?.state)
+        let asking = async {
+            let slot = self.slot(at, Lane::Calls).await.ok().filter(|slot| slot.node() == to)?;
+            let (send, recv) = slot.connection().open_bi().await.ok()?;
+            let mut writer = Writer::new(send, StreamCode::ClientGone);
+            writer.message(&Locate { session }).await.ok()?;
+            writer.finish();
+            let frame = Reader::new(recv).frame().await.ok()?;
+            Some(frame.read::<Located>().ok()?.state)
+        };
+        tokio::time::timeout(LOCATE_TIME_MAX, asking).await.ok()?
     }
 }
 
@@ -139,6 +161,18 @@ pub(super) fn headers(listed: &wire::Headers<'_>) -> HeaderMap {
         }
     }
     headers
+}
+
+async fn write_whole(mut writer: Writer, forward: &wire::Forward<'_>, body: Bytes) -> Result<(), FrameError> {
+    writer.message(forward).await?;
+    writer.chunk(body).await?;
+    writer.finish();
+    Ok(())
+}
+
+/// The node that was asked first has not served it, and its body is gone.
+fn unrepeatable() -> Delivered {
+    Delivered::Refused(Refusal::Undelivered { reason: Reason::OwnerUnreachable, may_have_run: false })
 }
 
 fn broke() -> Delivered {

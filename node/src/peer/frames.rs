@@ -2,16 +2,18 @@
 
 use super::link::Slot;
 use crate::answer::{BodyStream, Broke, holding};
+use crate::ask::Payload;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{self, Body};
 use proto::wire::{CodecError, FRAME_HEAD_LEN, FrameHead, Kind, Message, StreamCode, codec};
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use serde::{Deserialize, Serialize};
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
 };
+use tokio_util::sync::CancellationToken;
 
 /// As much as is taken from a stream at once: several packets' worth.
 const CHUNK_LEN_MAX: usize = 64 * 1024;
@@ -59,32 +61,71 @@ impl Frame {
     }
 }
 
-pub(super) async fn write<M: Message + Serialize>(
-    send: &mut SendStream,
-    message: &M,
-) -> Result<(), FrameError> {
-    let frame = codec::frame(message).map_err(FrameError::Codec)?;
-    send.write_all(&frame).await.map_err(FrameError::Write)
+/// The sending half of a stream. Given up before [`finish`](Self::finish) it is reset with its code:
+/// what was cut off never looks like what has ended.
+pub(super) struct Writer {
+    send: SendStream,
+    given_up: StreamCode,
+    finished: bool,
 }
 
-/// Sends a client's body as it comes. One that breaks off is not taken for one that has ended.
-pub(super) async fn pass_on(mut body: BodyStream, mut send: SendStream) {
-    loop {
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let Ok(bytes) = frame.into_data() else { continue };
-                if send.write_chunk(bytes).await.is_err() {
-                    return;
+impl Writer {
+    pub(super) fn new(send: SendStream, given_up: StreamCode) -> Self {
+        Self { send, given_up, finished: false }
+    }
+
+    pub(super) async fn message<M: Message + Serialize>(&mut self, message: &M) -> Result<(), FrameError> {
+        let frame = codec::frame(message).map_err(FrameError::Codec)?;
+        self.send.write_all(&frame).await.map_err(FrameError::Write)
+    }
+
+    pub(super) async fn chunk(&mut self, bytes: Bytes) -> Result<(), FrameError> {
+        self.send.write_chunk(bytes).await.map_err(FrameError::Write)
+    }
+
+    /// A body as it comes, and its end if it has one; `leaving` cuts off one that has none.
+    pub(super) async fn body(mut self, mut body: BodyStream, leaving: Option<&CancellationToken>) {
+        loop {
+            let frame = match leaving {
+                None => body.frame().await,
+                Some(leaving) => match leaving.run_until_cancelled(body.frame()).await {
+                    Some(frame) => frame,
+                    None => return self.give_up(StreamCode::Leaving),
+                },
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    if self.chunk(bytes).await.is_err() {
+                        return;
+                    }
                 }
+                Some(Err(_)) => return,
+                None => return self.finish(),
             }
-            Some(Err(_)) => {
-                let _ = send.reset(VarInt::from_u32(StreamCode::ClientGone as u32));
-                return;
-            }
-            None => {
-                let _ = send.finish();
-                return;
-            }
+        }
+    }
+
+    pub(super) fn finish(mut self) {
+        self.finished = true;
+        let _ = self.send.finish(); // fails only on a stream that has failed already
+    }
+
+    /// Resolves when the other end wants no more, or is gone.
+    pub(super) fn stopped(&self) -> impl Future<Output = Result<Option<VarInt>, StoppedError>> + use<> {
+        self.send.stopped()
+    }
+
+    /// Gives the stream up for a reason of its own.
+    pub(super) fn give_up(mut self, code: StreamCode) {
+        self.given_up = code;
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = self.send.reset(VarInt::from_u32(self.given_up as u32));
         }
     }
 }
@@ -131,6 +172,17 @@ impl Reader {
         Ok(whole.freeze())
     }
 
+    /// What is left, to be passed on as it comes.
+    pub(super) async fn into_payload(mut self) -> Result<Payload, FrameError> {
+        match self.chunk().await.map_err(FrameError::Read)? {
+            None => Ok(Payload::Whole(Bytes::new())),
+            Some(first) => {
+                self.ahead = first;
+                Ok(Payload::passing(self.into_body(None)))
+            }
+        }
+    }
+
     /// What is left, as a body.
     pub(super) fn into_body(self, slot: Option<Slot>) -> BodyStream {
         let body = ReaderBody(self).boxed_unsync();
@@ -172,7 +224,9 @@ impl Body for ReaderBody {
             Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::UpstreamBroke as u32) => {
                 Some(Err(Broke::Upstream))
             }
-            Err(ReadError::Reset(_)) => Some(Err(Broke::Client)),
+            Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::ClientGone as u32) => {
+                Some(Err(Broke::Client))
+            }
             Err(_) => Some(Err(Broke::Hop)),
         })
     }

@@ -1,6 +1,6 @@
 //! The connections to each peer: made when first needed, grown when full, dropped when dead.
 
-use super::endpoint::{Bound, CALLS_MAX, CONTROL_MAX, DialError, STREAMS_MAX, dial};
+use super::endpoint::{Bound, CALLS_MAX, CONTROL_MAX, DialError, STREAMS_MAX, dial, usable};
 use bytes::Bytes;
 use proto::id::NodeRef;
 use proto::wire::{CloseCode, Lane};
@@ -10,8 +10,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 use tokio::sync::mpsc;
 
@@ -34,13 +35,16 @@ pub(super) struct Link {
     calls: LaneLink,
     streams: LaneLink,
     pub(super) gossip: mpsc::Sender<Bytes>,
+    /// Its node is gone; whoever still holds the link dials no more.
+    forgotten: AtomicBool,
 }
 
 #[derive(Debug)]
 struct LaneLink {
     open: Mutex<Vec<Arc<Greeted>>>,
-    /// Held while dialling, so that a burst of requests makes one connection and not one each.
-    dialling: tokio::sync::Mutex<()>,
+    /// Held while dialling, so that a burst of requests makes one connection and not one each; with
+    /// the last failure, which is the answer to all who waited for that dial.
+    dialling: tokio::sync::Mutex<Option<(Instant, DialError)>>,
     in_flight_max: usize,
 }
 
@@ -91,10 +95,11 @@ impl Peers {
             let (gossip, queue) = mpsc::channel(super::gossip::QUEUE_LEN_MAX);
             let link = Arc::new(Link {
                 addr,
-                control: LaneLink::new(CONTROL_MAX),
-                calls: LaneLink::new(CALLS_MAX),
-                streams: LaneLink::new(STREAMS_MAX),
+                control: LaneLink::new(usable(CONTROL_MAX)),
+                calls: LaneLink::new(usable(CALLS_MAX)),
+                streams: LaneLink::new(usable(STREAMS_MAX)),
                 gossip,
+                forgotten: AtomicBool::new(false),
             });
             // The task ends when the link is forgotten and its queue closes.
             tokio::spawn(super::gossip::send_queued(self.bound.clone(), Arc::downgrade(&link), queue));
@@ -107,7 +112,11 @@ impl Peers {
     /// them fails now, not when the connection times out. Seeds that are not members yet are spared
     /// by `keep`.
     pub(crate) fn retain(&self, alive: &[NodeRef], keep: impl Fn(SocketAddr) -> bool) {
-        self.links().retain(|addr, link| link.retain(alive) || keep(*addr));
+        self.links().retain(|addr, link| {
+            let kept = link.retain(alive) || keep(*addr);
+            link.forgotten.store(!kept, Ordering::Relaxed);
+            kept
+        });
     }
 
     pub(crate) fn close(&self) {
@@ -134,11 +143,20 @@ impl Link {
         if let Some(slot) = lane_link.free() {
             return Ok(slot);
         }
-        let _dialling = lane_link.dialling.lock().await;
+        let asked = Instant::now();
+        let mut failure = lane_link.dialling.lock().await;
         if let Some(slot) = lane_link.free() {
             return Ok(slot);
         }
-        let (connection, ack) = dial(&bound.endpoint, bound.greeting(), self.addr, lane).await?;
+        if self.forgotten.load(Ordering::Relaxed) {
+            return Err(DialError::Forgotten);
+        }
+        if let Some((_, error)) = failure.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
+        let dialled = dial(&bound.endpoint, bound.greeting(), self.addr, lane).await;
+        let (connection, ack) =
+            dialled.inspect_err(|error| *failure = Some((Instant::now(), error.clone())))?;
         tracing::debug!(peer = %ack.name, addr = %self.addr, ?lane, "connected");
         lane_link.add(Greeted { connection, node: ack.node, in_flight: AtomicUsize::new(0) })
     }
@@ -164,7 +182,7 @@ impl Link {
 
 impl LaneLink {
     fn new(in_flight_max: usize) -> Self {
-        Self { open: Mutex::default(), dialling: tokio::sync::Mutex::default(), in_flight_max }
+        Self { open: Mutex::default(), dialling: tokio::sync::Mutex::new(None), in_flight_max }
     }
 
     fn free(&self) -> Option<Slot> {

@@ -2,7 +2,8 @@
 
 mod pool;
 
-use crate::answer::{Answer, BodyStream, Broke};
+use crate::answer::{Answer, Broke};
+use crate::ask::Payload;
 use crate::config::UpstreamUrl;
 use http_body_util::BodyExt;
 use hyper::{HeaderMap, Method, Request, body::Body, header};
@@ -58,19 +59,23 @@ impl Upstreams {
         method: Method,
         target: &str,
         mut headers: HeaderMap,
-        body: BodyStream,
+        payload: &Payload,
     ) -> Result<Answer, Refusal> {
         headers.insert(header::HOST, url.host().clone());
+        let pool = self.pools.get(url.address()).ok_or(refusal(Reason::UpstreamUnreachable, false))?;
+        let uri = target.parse().map_err(|_| refusal(Reason::UpstreamInvalid, false))?;
+        // A body that was sent elsewhere already can't be sent again; that it may have run was said then.
+        let body = payload.take().ok_or(refusal(Reason::UpstreamUnreachable, true))?;
         if body.size_hint().exact().is_some() {
             headers.remove(header::CONTENT_LENGTH); // hyper writes its own, of the body that is sent
         }
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = target.parse().map_err(|_| refusal(Reason::UpstreamInvalid, false))?;
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let pool = self.pools.get(url.address()).ok_or(refusal(Reason::UpstreamUnreachable, false))?;
         let mut answer = pool.send(request).await.map_err(|failure| match failure {
-            pool::Failure::Unreachable(error) => {
+            pool::Failure::Unreachable(error, unsent) => {
+                payload.give_back(unsent.into_body());
                 tracing::warn!(upstream = %url, %error, "upstream unreachable");
                 refusal(Reason::UpstreamUnreachable, false)
             }

@@ -42,8 +42,8 @@ struct Idle {
 
 /// Why there is no answer.
 pub(super) enum Failure {
-    /// Nothing was sent.
-    Unreachable(io::Error),
+    /// Nothing was sent: the request is still whole.
+    Unreachable(io::Error, Box<Request<BodyStream>>),
     /// Some of it may have arrived.
     Broke(hyper::Error),
 }
@@ -65,9 +65,12 @@ impl Pool {
                 Err((error, None)) => return Err(Failure::Broke(error)),
             }
         }
-        let sender = self.connect().await.map_err(Failure::Unreachable)?;
+        let sender = match self.connect().await {
+            Ok(sender) => sender,
+            Err(error) => return Err(Failure::Unreachable(error, Box::new(request))),
+        };
         self.exchange(sender, request).await.map_err(|(error, unsent)| match unsent {
-            Some(_) => Failure::Unreachable(io::Error::other(error)),
+            Some(unsent) => Failure::Unreachable(io::Error::other(error), unsent),
             None => Failure::Broke(error),
         })
     }

@@ -53,6 +53,8 @@ pub struct Situation<'a> {
     pub ring: &'a Ring,
     /// The view has not changed for a while: what it says of the dead may be acted on.
     pub settled: bool,
+    /// Seconds since the Unix epoch, by this node's clock.
+    pub now_s: u32,
     pub hop: Hop,
     /// Nodes that did not serve this request, in this round.
     pub tried: &'a [NodeRef],
@@ -78,6 +80,10 @@ pub enum Route {
     /// Nobody.
     Refuse(Refusal),
 }
+
+/// How long the news of a node may take to reach the last of 1,000, clocks apart included: gossip
+/// needs about 10 rounds of a second.
+const NEWS_S: u32 = 15;
 
 pub fn route(ask: Ask<'_>, situation: &Situation<'_>) -> Route {
     match ask {
@@ -125,7 +131,11 @@ fn session(birth: &Birth, situation: &Situation<'_>) -> Route {
         Some(member) if member.node == home && member.phase != Phase::Dead => {
             if situation.tried.contains(&home) { Route::Wait } else { Route::There(home) }
         }
-        Some(_) | None if situation.settled => lost(situation.on_loss),
+        Some(member) if member.node == home && situation.settled => lost(situation.on_loss),
+        // A home never heard of may have joined a moment ago, and its news be on the way.
+        Some(_) | None if situation.settled && situation.now_s > birth.minted_s.saturating_add(NEWS_S) => {
+            lost(situation.on_loss)
+        }
         Some(_) | None => Route::Wait,
     }
 }

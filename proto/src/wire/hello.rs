@@ -30,7 +30,6 @@ pub struct Hello {
 pub struct HelloAck {
     pub name: NodeName,
     pub node: NodeRef,
-    pub advertise: SocketAddr,
     pub known_inc: u64,
 }
 
@@ -56,8 +55,8 @@ mod tests {
         let hello = Hello { lane: Lane::Streams, name: name.clone(), node, advertise };
         assert_golden(&hello, "010100000011020161fc0403020105007f000001fbe81c", &mut Vec::new());
         assert_golden(
-            &HelloAck { name, node, advertise, known_inc: 4 },
-            "0102000000110161fc0403020105007f000001fbe81c04",
+            &HelloAck { name, node, known_inc: 4 },
+            "0102000000090161fc040302010504",
             &mut Vec::new(),
         );
     }

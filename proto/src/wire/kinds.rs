@@ -46,6 +46,8 @@ pub enum StreamCode {
     UpstreamBroke = 1,
     /// The frame could not be read.
     Malformed = 2,
+    /// The node leaves, and the stream would never end by itself.
+    Leaving = 3,
 }
 
 /// Why a QUIC connection was closed.

@@ -1,6 +1,9 @@
 //! What a file means, and every mistake with its line.
 
 use super::*;
+use crate::config::Affinity;
+use proto::core::route::OnLoss;
+use std::time::Duration;
 
 fn read(text: &str) -> Result<Config, Mistakes> {
     load(Some((Path::new("node.toml"), text)), Flags::default())

@@ -8,6 +8,9 @@ use crate::id::{Principal, RouteId};
 const HOLDINGS: [Holding; 3] = [Holding::Live, Holding::Ended(GoneWhy::Deleted), Holding::Unknown];
 const HOPS: [Hop; 3] = [Hop::Entry, Hop::Forwarded { same_view: true }, Hop::Forwarded { same_view: false }];
 
+/// Births are of the year 1970, long before this.
+const NOW_S: u32 = 1_000_000;
+
 /// One world in which `a` has to decide.
 struct World<'a> {
     view: &'a View,
@@ -29,6 +32,7 @@ impl World<'_> {
             view: self.view,
             ring: self.ring,
             settled: self.settled,
+            now_s: NOW_S,
             hop: self.hop,
             tried: self.tried,
             hint: self.hint,
@@ -195,6 +199,29 @@ fn a_settled_view_never_makes_a_request_wait_for_a_gone_owner() {
 }
 
 #[test]
+fn a_session_younger_than_the_news_of_its_home_is_waited_for() {
+    let view = View::new(vec![member("a", 2, Phase::Active)]);
+    let ring = Ring::new(&view);
+    let nobody_tried = [];
+    let world = |now_s| Situation {
+        me: node("a", 2),
+        my_phase: Phase::Active,
+        view: &view,
+        ring: &ring,
+        settled: true,
+        now_s,
+        hop: Hop::Entry,
+        tried: &nobody_tried,
+        hint: None,
+        holding: Holding::Unknown,
+        on_loss: OnLoss::Expire,
+    };
+    let birth = Birth { minted_s: 100, ..birth(node("unheard-of", 1)) };
+    assert_eq!(route(Ask::Session(&birth), &world(100 + NEWS_S)), Route::Wait);
+    assert_eq!(route(Ask::Session(&birth), &world(101 + NEWS_S)), lost(OnLoss::Expire));
+}
+
+#[test]
 fn a_draining_node_takes_no_new_session_from_another() {
     in_every_world(|world| {
         let decided = route(Ask::Open { chosen: Some(node("a", 2)) }, &world.situation());
@@ -218,6 +245,7 @@ fn two_nodes_with_one_view_agree_on_every_key() {
                 view: &view,
                 ring: &ring,
                 settled: true,
+                now_s: NOW_S,
                 hop: Hop::Entry,
                 tried: &[],
                 hint: None,
