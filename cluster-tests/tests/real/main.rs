@@ -19,3 +19,4 @@ mod sdk_clients;
 mod sessions;
 mod stranger;
 mod streams;
+mod upstreams;

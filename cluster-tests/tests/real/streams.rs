@@ -46,6 +46,32 @@ async fn more_streams_than_a_connection_allows_stay_open_over_one_hop() {
 }
 
 #[tokio::test]
+async fn more_calls_than_a_connection_allows_run_at_once_after_many_short_ones() {
+    // QUIC announces streams that have become free in batches, so a connection that has carried short calls
+    // takes fewer long ones than it allows: the next connection has to take them, not a queue.
+    const CALLS: u64 = 260;
+    let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+    let owner = cluster.owner("a", &session.id).await.unwrap();
+    let url = cluster.url(if owner == "a" { "b" } else { "a" });
+    for call in 1..=31 {
+        assert_eq!(session.count(&url, call).await.unwrap(), call);
+    }
+    let slow = (0..CALLS).map(|id| {
+        let (session, url) = (session.clone(), url.clone());
+        let message = call(100 + id, "slow", json!({"ms": 600_000}));
+        tokio::spawn(async move { session.post_stream(&url, &message).await.unwrap() })
+    });
+    let mut open = Vec::new();
+    for answer in slow.collect::<Vec<_>>() {
+        let answer = tokio::time::timeout(SOON, answer).await.expect("it waits for another to end").unwrap();
+        assert_eq!(answer.status, 200);
+        open.push(answer);
+    }
+    assert_eq!(session.count(&url, 32).await.unwrap(), 32);
+}
+
+#[tokio::test]
 async fn a_slow_answer_begins_before_it_is_done_also_over_a_hop() {
     let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
     let session = Session::open(&cluster.url("a")).await.unwrap();
