@@ -1,5 +1,7 @@
-//! The sessions that this node owns: opened at an upstream, served from it, and remembered for a
-//! while after their end.
+//! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
+//! them, and for a while those that have ended.
+
+mod table;
 
 use crate::answer::{Answer, holding, whole};
 use crate::ask::{Ask, Errand, Payload};
@@ -14,23 +16,19 @@ use proto::core::route::Holding;
 use proto::id::{Birth, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
 use proto::wire::{GoneWhy, Reason, Refusal, SessionState};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+use table::{Live, Table};
 use tokio::sync::Semaphore;
 
-/// "Ended" is told from "never was" for the last 100,000 sessions: 32 bytes each, 3 MiB.
-const TOMBSTONES_MAX: usize = 100_000;
 /// An expired session's DELETE: how long it may take, and how many go on at once.
 const END_UPSTREAM_TIME_MAX: Duration = Duration::from_secs(10);
 const END_UPSTREAM_MAX: usize = 16;
-/// A session is called idle when nothing of it has been in progress for this long: longer than an
-/// agent thinks between two calls.
-const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// A 400 is read to tell "no such session" from a bad request; SDK servers' texts are below 1 KiB.
 const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
 
@@ -38,8 +36,7 @@ const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
 pub(crate) struct Sessions {
     cluster: Arc<Cluster>,
     upstreams: Upstreams,
-    table: Mutex<Table>,
-    started: Instant,
+    table: Table,
     routes: HashMap<RouteId, Use>,
     /// Room for requests that end sessions upstream.
     ending: Semaphore,
@@ -83,77 +80,28 @@ impl Use {
     }
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    live: HashMap<Nonce, Arc<Live>>,
-    ended: HashMap<Nonce, GoneWhy>,
-    ended_order: VecDeque<Nonce>,
-}
-
-/// A session that is served here.
-#[derive(Debug)]
-struct Live {
-    route: Arc<Route>,
-    /// Which of the route's upstreams.
-    upstream: usize,
-    upstream_session: HeaderValue,
-    /// Since this node started.
-    last_used_ms: AtomicU64,
-    /// Requests and streams in progress.
-    open: AtomicU32,
-}
-
-impl Live {
-    fn url(&self) -> &UpstreamUrl {
-        &self.route.upstreams[self.upstream]
-    }
-}
-
 impl Sessions {
     pub(crate) fn new(cluster: Arc<Cluster>, routes: &[Arc<Route>]) -> Self {
         Self {
             cluster,
             upstreams: Upstreams::new(routes.iter().flat_map(|route| &route.upstreams)),
-            table: Mutex::default(),
-            started: Instant::now(),
+            table: Table::new(),
             routes: routes.iter().map(|route| (route.id, Use::of(route))).collect(),
             ending: Semaphore::new(END_UPSTREAM_MAX),
         }
     }
 
     pub(crate) fn holding(&self, id: &SessionId) -> Holding {
-        let table = self.table();
-        match table.ended.get(&id.nonce) {
-            _ if table.live.contains_key(&id.nonce) => Holding::Live,
-            Some(why) => Holding::Ended(*why),
-            None => Holding::Unknown,
-        }
+        self.table.holding(id.nonce)
     }
 
     pub(crate) fn state(&self, id: &SessionId) -> SessionState {
-        let table = self.table();
-        match table.live.get(&id.nonce) {
-            Some(live) if self.is_idle(live) => {
-                SessionState::Idle { idle_s: u32::try_from(self.idle(live).as_secs()).unwrap_or(u32::MAX) }
-            }
-            Some(_) => SessionState::Live,
-            None => SessionState::Ended(table.ended.get(&id.nonce).copied().unwrap_or(GoneWhy::Unknown)),
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.table().live.len()
+        self.table.state(id.nonce)
     }
 
     /// How many sessions are live, and how many idle.
     pub(crate) fn census(&self) -> (usize, usize) {
-        let table = self.table();
-        let idle = table.live.values().filter(|live| self.is_idle(live)).count();
-        (table.live.len() - idle, idle)
-    }
-
-    fn is_idle(&self, live: &Live) -> bool {
-        live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= IDLE_AFTER
+        self.table.census()
     }
 
     /// Opens a session at an upstream of the route and seals its id.
@@ -178,8 +126,8 @@ impl Sessions {
 
     /// One request of a session that lives here.
     pub(crate) async fn exchange(&self, ask: &Ask, id: &SessionId) -> Result<Answer, Refusal> {
-        let live = self.table().live.get(&id.nonce).cloned().ok_or(Refusal::Gone(GoneWhy::Unknown))?;
-        let in_use = InUse::new(live.clone(), self.started);
+        let in_use = self.table.take_up(id.nonce).ok_or(Refusal::Gone(GoneWhy::Unknown))?;
+        let live = &in_use.live;
         let mut headers = ask.headers.clone();
         let mine = headers.insert(SESSION_ID, live.upstream_session.clone());
         let mut answer = self.send(ask, live.url(), headers).await?;
@@ -242,20 +190,9 @@ impl Sessions {
     /// Ends the sessions that have idled for longer than their route allows, here at once and
     /// upstream in the background.
     pub(crate) fn expire_idle(self: &Arc<Self>) {
-        let mut expired = Vec::new();
-        {
-            let mut table = self.table();
-            let is_expired = |live: &Live| {
-                live.open.load(Ordering::Relaxed) == 0 && self.idle(live) >= live.route.idle_timeout
-            };
-            let nonces: Vec<_> =
-                table.live.iter().filter(|(_, live)| is_expired(live)).map(|(nonce, _)| *nonce).collect();
-            for nonce in nonces {
-                expired.extend(self.bury(&mut table, nonce, GoneWhy::Expired));
-            }
-        }
-        self.publish_count();
+        let expired = self.table.expire();
         for live in expired {
+            self.count_end(&live);
             let sessions = self.clone();
             tokio::spawn(async move {
                 let ending = sessions.end_upstream(&live);
@@ -310,15 +247,7 @@ impl Sessions {
         let used = self.used(&ask.route);
         used.speaks_sessions.store(true, Ordering::Relaxed);
         used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
-        let live = Arc::new(Live {
-            route: ask.route.clone(),
-            upstream,
-            upstream_session,
-            last_used_ms: AtomicU64::new(0),
-            open: AtomicU32::new(0),
-        });
-        let in_use = InUse::new(live.clone(), self.started);
-        self.table().live.insert(nonce, live);
+        let in_use = self.table.insert(nonce, ask.route.clone(), upstream, upstream_session);
         self.publish_count();
         Ok(answer.map(|body| holding(body, in_use)))
     }
@@ -336,66 +265,26 @@ impl Sessions {
     }
 
     fn end(&self, nonce: Nonce, why: GoneWhy) {
-        let _ = self.bury(&mut self.table(), nonce, why);
+        if let Some(live) = self.table.end(nonce, why) {
+            self.count_end(&live);
+        }
+    }
+
+    fn count_end(&self, live: &Live) {
+        self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
         self.publish_count();
     }
 
-    /// Takes a session out and leaves a tombstone.
-    fn bury(&self, table: &mut Table, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
-        let live = table.live.remove(&nonce)?;
-        self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
-        table.ended.insert(nonce, why);
-        table.ended_order.push_back(nonce);
-        if table.ended_order.len() > TOMBSTONES_MAX
-            && let Some(oldest) = table.ended_order.pop_front()
-        {
-            table.ended.remove(&oldest);
-        }
-        Some(live)
-    }
-
     fn publish_count(&self) {
-        let count = u32::try_from(self.count()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.table.count()).unwrap_or(u32::MAX);
         self.cluster.sessions().store(count, Ordering::Relaxed);
     }
 
     fn used(&self, route: &Route) -> &Use {
         self.routes.get(&route.id).expect("built from the same routes")
     }
-
-    fn idle(&self, live: &Live) -> Duration {
-        self.started
-            .elapsed()
-            .saturating_sub(Duration::from_millis(live.last_used_ms.load(Ordering::Relaxed)))
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn undelivered(reason: Reason, may_have_run: bool) -> Refusal {
     Refusal::Undelivered { reason, may_have_run }
-}
-
-/// While it exists, its session is not idle.
-#[derive(Debug)]
-struct InUse {
-    live: Arc<Live>,
-    started: Instant,
-}
-
-impl InUse {
-    fn new(live: Arc<Live>, started: Instant) -> Self {
-        live.open.fetch_add(1, Ordering::Relaxed);
-        Self { live, started }
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.live.last_used_ms.store(now_ms, Ordering::Relaxed);
-        self.live.open.fetch_sub(1, Ordering::Relaxed);
-    }
 }
