@@ -1,0 +1,74 @@
+//! The benchmark of speed and size. Called by the program `bench`.
+//!
+//! `micro` measures pure functions in this process. `requests` measures what a request costs a bare proxy, the
+//! owning node, and two nodes when it is forwarded; `memory` what a session at rest holds. `backend` and
+//! `bare_proxy` are processes of their own; `load` sends the requests, `process` asks the kernel, `report` prints.
+//!
+//! Time on a shared machine is mostly other people's noise. CPU time per request is not, and it decides how many
+//! nodes a load needs: that is what the goals are about.
+
+mod accept;
+pub mod backend;
+pub mod bare_proxy;
+mod children;
+mod load;
+mod memory;
+mod micro;
+mod process;
+mod report;
+mod requests;
+
+use std::time::{Duration, Instant};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Interleaved rounds over everything that is compared.
+    rounds: usize,
+    /// Batches of each pure function.
+    batches: usize,
+    /// One measurement of one case at one kind of load.
+    measure: Duration,
+    warm_up: Duration,
+    /// Sessions opened between two looks at the memory.
+    sessions: u64,
+}
+
+impl Size {
+    /// 5 rounds x 3 cases x 2 loads x (2.0 + 0.5) s = 75 s, and half a minute each for the rest and the start.
+    pub const FULL: Size = Size {
+        rounds: 5,
+        batches: 11,
+        measure: Duration::from_secs(2),
+        warm_up: Duration::from_millis(500),
+        sessions: 20_000,
+    };
+    /// 3 x 3 x 2 x (0.7 + 0.3) s = 18 s, and ten each for the rest and the start.
+    pub const QUICK: Size = Size {
+        rounds: 3,
+        batches: 5,
+        measure: Duration::from_millis(700),
+        warm_up: Duration::from_millis(300),
+        sessions: 5_000,
+    };
+}
+
+/// Measures everything and prints it.
+pub async fn run(size: Size) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if cfg!(debug_assertions) {
+        progress("a debug build: its numbers say nothing; use --release");
+    }
+    let mut report = report::Report::default();
+    progress("pure functions");
+    micro::measure(size, &mut report)?;
+    requests::measure(size, &mut report).await?;
+    memory::measure(size, &mut report).await?;
+    print!("{}", report.to_markdown());
+    progress(&format!("done in {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn progress(what: &str) {
+    eprintln!("bench: {what}");
+}
