@@ -16,7 +16,7 @@ mod memory;
 mod micro;
 mod process;
 mod report;
-mod requests;
+pub mod requests;
 
 use std::time::{Duration, Instant};
 

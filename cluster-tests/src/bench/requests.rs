@@ -79,6 +79,23 @@ pub(super) async fn measure(size: Size, report: &mut Report) -> anyhow::Result<(
     note_idle(&cluster, size, report).await
 }
 
+/// Puts one load on one case for a while, so that a profiler can look at the processes; says on stdout which.
+pub async fn hold(case: &str, is_paced: bool, time: Duration) -> anyhow::Result<()> {
+    let backend = Child::backend().await?;
+    let bare = Child::bare_proxy(&backend.url).await?;
+    let cluster = Plan::nodes(2).upstreams(std::slice::from_ref(&backend.url)).start().await?;
+    let cases = cases(&bare, &cluster).await?;
+    let case = cases.iter().find(|one| one.name.ends_with(case)).context("no such case")?;
+    println!("{} pids {:?}", case.name, case.pids);
+    let pace = if is_paced { Pace::Open { per_second: RATE, time } } else { Pace::Closed { time } };
+    let before = process::cpu_time_of_all(&case.pids)?;
+    let outcome = case.load.run(pace).await?;
+    let used = process::cpu_time_of_all(&case.pids)? - before;
+    let each_us = used.as_secs_f64() * 1e6 / outcome.answered as f64;
+    println!("{} requests, {:.0}/s, {each_us:.1} us of CPU each", outcome.answered, outcome.per_second());
+    Ok(())
+}
+
 /// The bare proxy, the owner itself, and a node that is not the owner: each connection with a session of its own.
 async fn cases(bare: &Child, cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
     let (entry, [mine, other]) = (cluster.listen("a"), sessions(cluster).await?);

@@ -1,9 +1,10 @@
 //! `bench`: how fast Ringway is, as a Markdown table on stdout; progress goes to stderr.
 //!
 //! `cargo run --release -p cluster-tests --bin bench [-- --quick]`. It exits 0 whether goals are met or missed:
-//! a benchmark is not a test. The two further subcommands are processes that the benchmark starts itself.
+//! a benchmark is not a test. `backend` and `bare-proxy` are processes that the benchmark starts itself.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cluster_tests::bench::{self, Size};
 use tokio::runtime::{Builder, Runtime};
@@ -12,7 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: bench [--quick]\n       bench backend\n       bench bare-proxy --upstream URL";
+const USAGE: &str = "usage: bench [--quick]
+       bench hold proxy|owner|forwarded saturated|paced SECONDS    one load, for a profiler to look at
+       bench backend
+       bench bare-proxy --upstream URL";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,10 +29,13 @@ fn main() -> ExitCode {
         ["bare-proxy", "--upstream", url] => {
             several_threads().and_then(|runtime| runtime.block_on(bench::bare_proxy::run(url)))
         }
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
+        ["hold", case @ ("proxy" | "owner" | "forwarded"), pace @ ("saturated" | "paced"), seconds] => {
+            let Ok(seconds) = seconds.parse() else { return misused() };
+            let time = Duration::from_secs(seconds);
+            several_threads()
+                .and_then(|runtime| runtime.block_on(bench::requests::hold(case, *pace == "paced", time)))
         }
+        _ => return misused(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,6 +44,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn misused() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }
 
 /// The runtime that `ringway node` has.
