@@ -35,20 +35,20 @@ pub struct Size {
 }
 
 impl Size {
-    /// 5 rounds x 3 cases x 2 loads x (2.0 + 0.5) s = 75 s, and half a minute each for the rest and the start.
+    /// 5 rounds x 3 cases x 4 settings x (1.5 + 0.3) s = 108 s, and some 20 s for the rest.
     pub const FULL: Size = Size {
         rounds: 5,
         batches: 11,
-        measure: Duration::from_secs(2),
-        warm_up: Duration::from_millis(500),
+        measure: Duration::from_millis(1_500),
+        warm_up: Duration::from_millis(300),
         sessions: 20_000,
     };
-    /// 3 x 3 x 2 x (0.7 + 0.3) s = 18 s, and ten each for the rest and the start.
+    /// 3 x 3 x 4 x (0.6 + 0.2) s = 29 s, and some 8 s for the rest.
     pub const QUICK: Size = Size {
         rounds: 3,
         batches: 5,
-        measure: Duration::from_millis(700),
-        warm_up: Duration::from_millis(300),
+        measure: Duration::from_millis(600),
+        warm_up: Duration::from_millis(200),
         sessions: 5_000,
     };
 }

@@ -1,5 +1,11 @@
 //! What a request costs: through the bare proxy, through the node that owns its session, and forwarded from
 //! another node to the owner. The same requests and backend for all, in turns.
+//!
+//! CPU per request depends on what else the machine does: on idle cores a wake-up costs more than the work that it
+//! is for, and on busy ones next to nothing. What is compared with a goal is therefore measured with everything
+//! that is counted on one core and everything else (load and backend) on another: there a busy machine changed the
+//! figures by a tenth, without it by half. It leaves out what threads of one node cost each other; the same
+//! measures on all cores are in the table beside it, with the latencies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +14,7 @@ use anyhow::{Context as _, ensure};
 
 use super::children::Child;
 use super::load::{self, CONNECTIONS, Client, Expect, Load, Pace};
+use super::process::Cores;
 use super::report::{Report, Spread};
 use super::{Size, process, progress};
 use crate::real::cluster::{Cluster, Plan};
@@ -18,6 +25,27 @@ const RATE: u32 = 2_000;
 /// Sessions opened until enough have each node as their owner: half of them have, so 16 of each take some 40.
 const OPENED_MAX: usize = 400;
 
+/// Which cores everything runs on, and how much load there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Setting {
+    name: &'static str,
+    is_apart: bool,
+    is_paced: bool,
+}
+
+const SETTINGS: [Setting; 4] = [
+    Setting { name: "one core, saturated", is_apart: true, is_paced: false },
+    Setting { name: "one core, 2,000/s", is_apart: true, is_paced: true },
+    Setting { name: "all cores, saturated", is_apart: false, is_paced: false },
+    Setting { name: "all cores, 2,000/s", is_apart: false, is_paced: true },
+];
+
+impl Setting {
+    fn pace(self, time: Duration) -> Pace {
+        if self.is_paced { Pace::Open { per_second: RATE, time } } else { Pace::Closed { time } }
+    }
+}
+
 /// Something that requests are sent through.
 struct Case {
     name: &'static str,
@@ -26,8 +54,8 @@ struct Case {
     pids: Vec<libc::pid_t>,
     /// At most so many times the bare proxy's CPU per request.
     goal: Option<f64>,
-    full: Vec<Measured>,
-    paced: Vec<Measured>,
+    /// Round by round, in each setting.
+    measured: [Vec<Measured>; SETTINGS.len()],
 }
 
 struct Measured {
@@ -38,11 +66,7 @@ struct Measured {
 }
 
 impl Case {
-    async fn measure(&self, size: Size, pace: Pace) -> anyhow::Result<Measured> {
-        let warm_up = match pace {
-            Pace::Open { per_second, .. } => Pace::Open { per_second, time: size.warm_up },
-            Pace::Closed { .. } | Pace::Counted { .. } => Pace::Closed { time: size.warm_up },
-        };
+    async fn measure(&self, warm_up: Pace, pace: Pace) -> anyhow::Result<Measured> {
         self.load.run(warm_up).await.with_context(|| self.name)?;
         let before = process::cpu_time_of_all(&self.pids)?;
         let outcome = self.load.run(pace).await.with_context(|| self.name)?;
@@ -57,35 +81,63 @@ impl Case {
     }
 }
 
+/// All processes: the backend, the bare proxy, and two nodes.
+struct Stage {
+    backend: Child,
+    cluster: Cluster,
+    cases: Vec<Case>,
+    _bare: Child,
+}
+
+impl Stage {
+    async fn set() -> anyhow::Result<Stage> {
+        let backend = Child::backend().await?;
+        let bare = Child::bare_proxy(&backend.url).await?;
+        let cluster = Plan::nodes(2).upstreams(std::slice::from_ref(&backend.url)).start().await?;
+        let cases = cases(&bare, &cluster).await?;
+        Ok(Stage { backend, cluster, cases, _bare: bare })
+    }
+
+    /// Puts what is measured on a core of its own, or lets everything run everywhere.
+    fn separate(&self, all: &Cores, is_apart: bool) -> anyhow::Result<()> {
+        let apart = all.first_two().filter(|_| is_apart);
+        let [others, measured] = apart.unwrap_or([*all; 2]);
+        others.hold(std::process::id().cast_signed())?;
+        others.hold(self.backend.process.pid())?;
+        self.cases.iter().flat_map(|case| &case.pids).try_for_each(|pid| measured.hold(*pid))
+    }
+}
+
 pub(super) async fn measure(size: Size, report: &mut Report) -> anyhow::Result<()> {
     progress("starting a backend, a bare proxy and two nodes (built first if need be)");
-    let backend = Child::backend().await?;
-    let bare = Child::bare_proxy(&backend.url).await?;
-    let cluster = Plan::nodes(2).upstreams(std::slice::from_ref(&backend.url)).start().await?;
-    let mut cases = cases(&bare, &cluster).await?;
+    let (cores, mut stage) = (Cores::all()?, Stage::set().await?);
+    if cores.first_two().is_none() {
+        report
+            .note("there is only one core: what is said to be measured on one core shares it with the load");
+    }
     for round in 1..=size.rounds {
-        for case in &mut cases {
-            let full = case.measure(size, Pace::Closed { time: size.measure }).await?;
-            let paced = case.measure(size, Pace::Open { per_second: RATE, time: size.measure }).await?;
-            progress(&format!(
-                "round {round} of {}, {}: {:.1} us of CPU at {:.0}/s, {:.1} us at {:.0}/s",
-                size.rounds, case.name, full.cpu_us, full.per_second, paced.cpu_us, paced.per_second
-            ));
-            case.full.push(full);
-            case.paced.push(paced);
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            stage.separate(&cores, setting.is_apart)?;
+            for case in &mut stage.cases {
+                let measured = case.measure(setting.pace(size.warm_up), setting.pace(size.measure)).await?;
+                let Measured { cpu_us, per_second, .. } = measured;
+                progress(&format!(
+                    "round {round} of {}, {}, {}: {cpu_us:.1} us of CPU per request at {per_second:.0}/s",
+                    size.rounds, setting.name, case.name
+                ));
+                case.measured[at].push(measured);
+            }
         }
     }
-    write(&cases, report);
-    note_idle(&cluster, size, report).await
+    stage.separate(&cores, false)?;
+    write(&stage.cases, report);
+    note_idle(&stage.cluster, size, report).await
 }
 
 /// Puts one load on one case for a while, so that a profiler can look at the processes; says on stdout which.
 pub async fn hold(case: &str, is_paced: bool, time: Duration) -> anyhow::Result<()> {
-    let backend = Child::backend().await?;
-    let bare = Child::bare_proxy(&backend.url).await?;
-    let cluster = Plan::nodes(2).upstreams(std::slice::from_ref(&backend.url)).start().await?;
-    let cases = cases(&bare, &cluster).await?;
-    let case = cases.iter().find(|one| one.name.ends_with(case)).context("no such case")?;
+    let stage = Stage::set().await?;
+    let case = stage.cases.iter().find(|one| one.name.ends_with(case)).context("no such case")?;
     println!("{} pids {:?}", case.name, case.pids);
     let pace = if is_paced { Pace::Open { per_second: RATE, time } } else { Pace::Closed { time } };
     let before = process::cpu_time_of_all(&case.pids)?;
@@ -109,8 +161,7 @@ async fn cases(bare: &Child, cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
         },
         pids,
         goal,
-        full: Vec::new(),
-        paced: Vec::new(),
+        measured: Default::default(),
     };
     let both = vec![pid("a"), pid("b")];
     Ok(vec![
@@ -143,25 +194,38 @@ async fn sessions(cluster: &Cluster) -> anyhow::Result<[Vec<String>; 2]> {
 }
 
 fn write(cases: &[Case], report: &mut Report) {
-    let spread = |measured: &[Measured], of: fn(&Measured) -> f64| Spread::of(measured.iter().map(of));
-    type Column = (&'static str, &'static str, fn(&Case) -> &[Measured], fn(&Measured) -> f64);
-    let columns: [Column; 5] = [
-        ("CPU per request, saturated", "us", |case| &case.full, |one| one.cpu_us),
-        ("CPU per request, 2,000/s", "us", |case| &case.paced, |one| one.cpu_us),
-        ("p50, 2,000/s", "us", |case| &case.paced, |one| one.p50_us),
-        ("p99, 2,000/s", "us", |case| &case.paced, |one| one.p99_us),
-        ("requests per second, saturated", "1/s", |case| &case.full, |one| one.per_second),
-    ];
-    for (what, unit, rounds, of) in columns {
-        for case in cases {
-            let bare = rounds(&cases[0]).iter().map(of);
-            let ratio = Spread::of(rounds(case).iter().map(of).zip(bare).map(|(one, bare)| one / bare));
-            let name = format!("{what}: {}", case.name);
-            if let Some(goal) = case.goal.filter(|_| what.starts_with("CPU")) {
-                report.goal(format!("{name} / (a)"), "x", goal, &ratio);
-            }
-            report.compared(name, unit, spread(rounds(case), of), ratio);
+    for (at, setting) in SETTINGS.iter().enumerate() {
+        row(cases, at, "CPU per request", "us", |one| one.cpu_us, report);
+        if setting.is_apart {
+            continue;
         }
+        if setting.is_paced {
+            row(cases, at, "p50", "us", |one| one.p50_us, report);
+            row(cases, at, "p99", "us", |one| one.p99_us, report);
+        } else {
+            row(cases, at, "requests", "1/s", |one| one.per_second, report);
+        }
+    }
+}
+
+/// A row for each case; the first case is the one that the others are compared with.
+fn row(
+    cases: &[Case],
+    at: usize,
+    what: &str,
+    unit: &'static str,
+    of: fn(&Measured) -> f64,
+    report: &mut Report,
+) {
+    let setting = SETTINGS[at];
+    for case in cases {
+        let rounds = || case.measured[at].iter().map(of);
+        let ratio = Spread::of(rounds().zip(&cases[0].measured[at]).map(|(one, bare)| one / of(bare)));
+        let name = format!("{what}, {}: {}", setting.name, case.name);
+        if let Some(goal) = case.goal.filter(|_| setting.is_apart) {
+            report.goal(format!("{name} / (a)"), "x", goal, &ratio);
+        }
+        report.compared(name, unit, Spread::of(rounds()), ratio);
     }
 }
 
