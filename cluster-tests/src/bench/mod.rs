@@ -2,10 +2,11 @@
 //!
 //! `micro` measures pure functions in this process. `requests` measures what a request costs a bare proxy, the
 //! owning node, and two nodes when it is forwarded; `memory` what a session at rest holds. `backend` and
-//! `bare_proxy` are processes of their own; `load` sends the requests, `process` asks the kernel, `report` prints.
+//! `bare_proxy` are processes of their own, with `accept` below both; `children` starts them. `load` sends the
+//! requests, `process` asks the kernel, `report` prints.
 //!
-//! Time on a shared machine is mostly other people's noise. CPU time per request is not, and it decides how many
-//! nodes a load needs: that is what the goals are about.
+//! Time on a shared machine is mostly other people's noise. CPU time per request is less so, and it decides how
+//! many nodes a load needs: that is what the goals are about, as ratios between cases that were measured in turns.
 
 mod accept;
 pub mod backend;
