@@ -1,4 +1,5 @@
 //! Ringway tested with real parts.
 
+pub mod bench;
 pub mod fixture;
 pub mod real;

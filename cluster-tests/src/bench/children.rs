@@ -1,0 +1,47 @@
+//! The benchmark's own processes: this very program under its other names. Called by `requests` and `memory`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use super::{backend, bare_proxy};
+use crate::real::places;
+use crate::real::process::{Process, Ready};
+
+/// They bind a socket and say so.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running one; it ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) process: Process,
+    pub(super) url: String,
+}
+
+impl Child {
+    pub(super) async fn backend() -> anyhow::Result<Child> {
+        Child::start("bench-backend", &["backend"], backend::READY).await
+    }
+
+    pub(super) async fn bare_proxy(upstream: &str) -> anyhow::Result<Child> {
+        Child::start("bench-bare-proxy", &["bare-proxy", "--upstream", upstream], bare_proxy::READY).await
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let authority = self.url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        Ok(authority.context("a URL without a host")?.parse()?)
+    }
+
+    async fn start(name: &str, arguments: &[&str], ready: &str) -> anyhow::Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments);
+        let dir = places::scratch(name)?;
+        let (process, line) =
+            Process::spawn(name, command, &dir, Ready::Stdout(ready), START_DEADLINE).await?;
+        let url = line.strip_prefix(ready).context("no URL in the ready line")?.to_owned();
+        Ok(Child { process, url })
+    }
+}

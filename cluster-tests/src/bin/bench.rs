@@ -1,0 +1,61 @@
+//! `bench`: how fast Ringway is, as a Markdown table on stdout; progress goes to stderr.
+//!
+//! `cargo run --release -p cluster-tests --bin bench [-- --quick]`. It exits 0 whether goals are met or missed:
+//! a benchmark is not a test. `backend` and `bare-proxy` are processes that the benchmark starts itself.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cluster_tests::bench::{self, Size};
+use tokio::runtime::{Builder, Runtime};
+
+/// The allocator of `ringway`, so that the bare proxy differs from it in nothing but what it does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USAGE: &str = "usage: bench [--quick]
+       bench hold proxy|owner|forwarded saturated|paced SECONDS    one load, for a profiler to look at
+       bench backend
+       bench bare-proxy --upstream URL";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        [] => several_threads().and_then(|runtime| runtime.block_on(bench::run(Size::FULL))),
+        ["--quick"] => several_threads().and_then(|runtime| runtime.block_on(bench::run(Size::QUICK))),
+        // One thread serves tens of thousands of these answers a second and leaves more of the machine to the rest.
+        ["backend"] => one_thread().and_then(|runtime| runtime.block_on(bench::backend::run())),
+        ["bare-proxy", "--upstream", url] => {
+            several_threads().and_then(|runtime| runtime.block_on(bench::bare_proxy::run(url)))
+        }
+        ["hold", case @ ("proxy" | "owner" | "forwarded"), pace @ ("saturated" | "paced"), seconds] => {
+            let Ok(seconds) = seconds.parse() else { return misused() };
+            let time = Duration::from_secs(seconds);
+            several_threads()
+                .and_then(|runtime| runtime.block_on(bench::requests::hold(case, *pace == "paced", time)))
+        }
+        _ => return misused(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn misused() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// The runtime that `ringway node` has.
+fn several_threads() -> anyhow::Result<Runtime> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn one_thread() -> anyhow::Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
