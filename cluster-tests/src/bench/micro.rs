@@ -97,6 +97,7 @@ fn decisions(size: Size, world: &World, dice: &mut Dice, report: &mut Report) {
         view: &world.view,
         ring: &world.ring,
         settled: true,
+        now_s: 1_000_000,
         hop: Hop::Entry,
         tried: &[],
         hint: None,
