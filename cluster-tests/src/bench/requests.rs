@@ -3,9 +3,9 @@
 //!
 //! CPU per request depends on what else the machine does: on idle cores a wake-up costs more than the work that it
 //! is for, and on busy ones next to nothing. What is compared with a goal is therefore measured with everything
-//! that is counted on one core and everything else (load and backend) on another: there a busy machine changed the
-//! figures by a tenth, without it by half. It leaves out what threads of one node cost each other; the same
-//! measures on all cores are in the table beside it, with the latencies.
+//! that is counted on one core and everything else (load and backend) on another: there two busy loops changed a
+//! figure by a fifth at most, without it by more than half. It leaves out what threads of one node cost each
+//! other; the same measures on all cores are in the table beside it, with the latencies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
