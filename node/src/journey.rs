@@ -3,7 +3,7 @@
 
 use crate::answer::Answer;
 use crate::ask::{Ask, Errand};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, World};
 use crate::peer::{Delivered, Outgoing, Peers};
 use crate::sessions::Sessions;
 use crate::telemetry::{ForwardLabels, Metrics};
@@ -12,7 +12,7 @@ use proto::core::route::{Ask as Question, Holding, Hop, Route};
 use proto::id::NodeRef;
 use proto::wire::{NotHere, Reason, Refusal};
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// How long a request may wait for its owner to be known and reached (CONTRACT: up to 10 s).
 const ROUTING_TIME: Duration = Duration::from_secs(10);
@@ -55,75 +55,69 @@ impl Journey {
 
     pub(crate) async fn run(&self, ask: &Ask, hop: Hop) -> Result<Answer, NoAnswer> {
         let deadline = Instant::now() + ROUTING_TIME;
-        let mut worlds = self.cluster.worlds();
-        let mut tried: Vec<NodeRef> = Vec::new();
-        let mut hint = None;
+        let mut round = Round::default();
+        let mut watching = None;
         let mut refused = None;
-        let mut forwards = 0;
         loop {
-            worlds.mark_unchanged();
-            let (node, answered) = match self.decide(ask, hop, &tried, hint) {
+            let (node, answered) = match self.decide(ask, hop, &round) {
                 Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
                 Route::Open => (self.cluster.me(), self.stamped(self.sessions.open(ask).await)),
-                Route::There(_) if forwards == FORWARDS_MAX => return Err(unreachable()),
-                Route::There(node) => {
-                    forwards += 1;
-                    match self.forward(node, ask, deadline).await {
-                        Delivered::Answer { answer, sessions } => {
-                            self.cluster.observe_load(node, sessions);
-                            return Ok(hopped(answer));
-                        }
-                        Delivered::Refused(refusal) => (node, Err(refusal)),
-                        Delivered::NotHere(answer) => {
-                            tracing::debug!(%node, why = ?answer.why, hint = ?answer.hint, "not there");
-                            tried.push(node);
-                            hint = answer.hint;
-                            continue;
-                        }
-                        Delivered::Unsent => {
-                            tried.push(node);
-                            continue;
-                        }
+                Route::There(_) if round.forwards == FORWARDS_MAX => return Err(unreachable()),
+                Route::There(node) => match self.forward(node, ask, deadline).await {
+                    Delivered::Answer { answer, .. } => return Ok(answer),
+                    Delivered::Refused(refusal) => (node, Err(refusal)),
+                    Delivered::NotHere(NotHere { hint, .. }) => {
+                        round.pass_over(node, hint);
+                        continue;
                     }
+                    Delivered::Unsent => {
+                        round.pass_over(node, None);
+                        continue;
+                    }
+                },
+                Route::Wait if refused.is_some() || Instant::now() >= deadline => {
+                    // By every node that could be asked, or by none in time.
+                    return Err(refused.map_or_else(unreachable, NoAnswer::Refused));
                 }
-                Route::Wait if Instant::now() >= deadline => return Err(unreachable()),
                 Route::Wait => {
-                    if let Some(refusal) = refused {
-                        return Err(NoAnswer::Refused(refusal)); // by every node that could be asked
-                    }
-                    let pause = deadline.min(Instant::now() + PAUSE);
-                    // A change and the end of the pause lead to the same: another look.
-                    let _ = tokio::time::timeout_at(pause, worlds.changed()).await;
-                    tried.clear();
-                    hint = None;
-                    forwards = 0; // the deadline bounds the rounds
+                    self.pause(&mut watching, deadline).await;
+                    round = Round::default();
                     continue;
                 }
                 Route::NotHere(answer) => return Err(NoAnswer::NotHere(answer)),
                 Route::Refuse(refusal) => return Err(NoAnswer::Refused(refusal)),
             };
-            match (answered, &ask.errand) {
-                (Ok(answer), _) => return Ok(answer),
-                // A session that could not be opened there, and was not, may be opened elsewhere.
-                (Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }), Errand::Open)
-                    if hop == Hop::Entry && !tried.contains(&node) =>
-                {
-                    tried.push(node);
+            match answered {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) if hop == Hop::Entry && round.may_open_elsewhere(ask, node, refusal) => {
+                    round.pass_over(node, None);
                     refused = Some(refusal);
                 }
-                (Err(refusal), _) => return Err(NoAnswer::Refused(refusal)),
+                Err(refusal) => return Err(NoAnswer::Refused(refusal)),
             }
         }
     }
 
-    fn decide(&self, ask: &Ask, hop: Hop, tried: &[NodeRef], hint: Option<NodeRef>) -> Route {
+    /// Waits until the world changes, but not for long. The first call only begins to watch: the
+    /// look that follows it sees what changed before.
+    async fn pause(&self, watching: &mut Option<watch::Receiver<Arc<World>>>, deadline: Instant) {
+        if let Some(worlds) = watching {
+            let end = deadline.min(Instant::now() + PAUSE);
+            // A change and the end of the pause lead to the same: another look.
+            let _ = tokio::time::timeout_at(end, worlds.changed()).await;
+        } else {
+            *watching = Some(self.cluster.worlds());
+        }
+    }
+
+    fn decide(&self, ask: &Ask, hop: Hop, round: &Round) -> Route {
         let (question, holding) = match &ask.errand {
-            Errand::Open => (Question::Open { chosen: self.cluster.place(tried) }, Holding::Unknown),
+            Errand::Open => (Question::Open { chosen: self.cluster.place(&round.tried) }, Holding::Unknown),
             Errand::Session(id) => (Question::Session(&id.birth), self.sessions.holding(id)),
             Errand::Key(position) => (Question::Key(*position), Holding::Unknown),
             Errand::Anyone => (Question::Anyone, Holding::Unknown),
         };
-        self.cluster.route(question, hop, tried, hint, holding, ask.route.on_loss)
+        self.cluster.route(question, hop, &round.tried, round.hint, holding, ask.route.on_loss)
     }
 
     async fn forward(&self, node: NodeRef, ask: &Ask, deadline: Instant) -> Delivered {
@@ -151,7 +145,17 @@ impl Journey {
         };
         let labels = ForwardLabels { peer: member.name.to_string(), outcome };
         self.metrics.forwards.get_or_create(&labels).inc();
-        delivered
+        match delivered {
+            Delivered::Answer { answer, sessions } => {
+                self.cluster.observe_load(node, sessions);
+                Delivered::Answer { answer: hopped(answer), sessions }
+            }
+            Delivered::NotHere(answer) => {
+                tracing::debug!(peer = %member.name, why = ?answer.why, hint = ?answer.hint, "not there");
+                Delivered::NotHere(answer)
+            }
+            other @ (Delivered::Refused(_) | Delivered::Unsent) => other,
+        }
     }
 
     /// Puts this node's name on an answer of its own.
@@ -167,6 +171,30 @@ impl Journey {
             Errand::Session(id) => self.sessions.exchange(ask, id).await,
             Errand::Open | Errand::Key(_) | Errand::Anyone => self.sessions.pass(ask).await,
         }
+    }
+}
+
+/// One round of looking for who answers, between two pauses.
+#[derive(Debug, Default)]
+struct Round {
+    /// Nodes that did not serve the request.
+    tried: Vec<NodeRef>,
+    /// Where the last of them pointed to.
+    hint: Option<NodeRef>,
+    forwards: usize,
+}
+
+impl Round {
+    fn pass_over(&mut self, node: NodeRef, hint: Option<NodeRef>) {
+        self.tried.push(node);
+        self.hint = hint;
+        self.forwards += 1;
+    }
+
+    /// A session that was certainly not opened at one node may be opened at the next.
+    fn may_open_elsewhere(&self, ask: &Ask, node: NodeRef, refusal: Refusal) -> bool {
+        let never_ran = matches!(refusal, Refusal::Undelivered { may_have_run: false, .. });
+        matches!(ask.errand, Errand::Open) && never_ran && !self.tried.contains(&node)
     }
 }
 

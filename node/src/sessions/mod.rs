@@ -222,7 +222,7 @@ impl Sessions {
 
     /// The answer to `initialize`: with an upstream session id a session is born.
     fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
-        let Some(upstream_session) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
+        let Some(shown) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
         if !answer.status().is_success() {
             return Ok(answer); // no session was opened, whatever the header says
         }
@@ -230,6 +230,8 @@ impl Sessions {
             tracing::warn!(route = ask.route.path, %error, "the upstream's session id can't be used");
             undelivered(Reason::UpstreamInvalid, true)
         };
+        // A copy: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
+        let upstream_session = HeaderValue::from_bytes(shown.as_bytes()).expect("it was a header's value");
         let birth = Birth {
             minted_s: seconds_since_epoch(),
             home: self.cluster.me(),

@@ -94,7 +94,11 @@ impl Pool {
 
     fn take(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_MAX);
+        // In the order of their age, so that the old ones are the first.
+        let now = Instant::now();
+        let old = idle.iter().take_while(|idle| now.duration_since(idle.since) >= IDLE_MAX).count();
+        idle.drain(..old);
+        idle.retain(|idle| !idle.sender.is_closed());
         let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
         Some(idle.remove(ready).sender)
     }
