@@ -158,7 +158,9 @@ class Session:
 
     async def calls(self):
         for call in itertools.count(1):
-            if self.args.stdin_ended.is_set() if self.args.until_eof else call > self.args.calls:
+            # At least one: the SDK may end a session before it has sent what completes its handshake.
+            ended = call > 1 and self.args.stdin_ended.is_set()
+            if ended if self.args.until_eof else call > self.args.calls:
                 break
             try:
                 await (self.count(call) if self.args.tool == "count" else self.echo(call))

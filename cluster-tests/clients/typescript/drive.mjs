@@ -154,7 +154,7 @@ class Session {
   };
 
   async calls() {
-    for (let call = 1; args.untilEof ? !stdinEnded : call <= args.calls; call++) {
+    for (let call = 1; args.untilEof ? call === 1 || !stdinEnded : call <= args.calls; call++) {
       try {
         if (args.tool === 'count') await this.count(call);
         else await this.echo(call);

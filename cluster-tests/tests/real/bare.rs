@@ -82,8 +82,9 @@ async fn counters_driven_until_told_to_stop_never_skip() {
     let server = Upstream::fixture().await.unwrap();
     for sdk in sdks(test).await {
         let running = Drive::new(vec![server.url.clone()], Tool::Count).start(sdk).await.unwrap();
-        // Only that the run ends when told is of interest here; how many calls it made until then is not.
+        // That the run ends when told is of interest here, not how many calls it made until then.
         let report = running.finish().await.unwrap();
         assert_eq!((report.error_count, report.wrong), (0, 0), "{report:#?}");
+        assert!(report.calls >= report.sessions, "a session without a call: {report:#?}");
     }
 }
