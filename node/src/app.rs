@@ -33,7 +33,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Three rounds of gossip: the news is with the others.
 const NEWS_TIME: Duration = Duration::from_millis(600);
 /// Gossip carries each node's load this often; forwarded answers carry it too.
-const LOAD_EVERY: Duration = Duration::from_secs(1);
+const LOAD_EVERY: Duration = Duration::from_millis(500);
 /// Idle sessions are looked for this often: small beside any sensible time-out.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Messages of gossip between the endpoint and chitchat.
@@ -187,6 +187,7 @@ impl Node {
             self.requests.wait().await;
         };
         let _ = tokio::time::timeout(DRAIN_TIME, finishing).await;
+        self.cluster.enter(Phase::Dead); // what is told regularly from now on
         self.gossip.announce_phase(Phase::Dead).await;
         tokio::time::sleep(NEWS_TIME).await;
         self.peers.close();
@@ -268,9 +269,15 @@ async fn follow_gossip(
         }
         let (living, gone): (Vec<_>, Vec<_>) =
             world.view.members().iter().partition(|member| member.phase != Phase::Dead);
-        let living: Vec<_> = living.iter().map(|member| member.node).collect();
-        let gone: Vec<_> = gone.iter().map(|member| member.peer).collect();
-        peers.retain(&living, |addr| !gone.contains(&addr));
+        let is_gone = |node: NodeRef| match world.view.by_tag(node.tag) {
+            Some(member) => {
+                member.node.inc > node.inc || (member.node == node && member.phase == Phase::Dead)
+            }
+            None => false, // a newcomer, or a seed that gossip has not told of yet
+        };
+        let lives_at = |addr| living.iter().any(|member| member.peer == addr);
+        let died_at = |addr| gone.iter().any(|member| member.peer == addr) && !lives_at(addr);
+        peers.forget(is_gone, died_at);
         for phase in Phase::ALL {
             let count = world.view.members().iter().filter(|member| member.phase == phase).count();
             let labels = PhaseLabels { phase: phase.word() };

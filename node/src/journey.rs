@@ -62,24 +62,26 @@ impl Journey {
             let (node, answered) = match self.decide(ask, hop, &round) {
                 Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
                 Route::Open => (self.cluster.me(), self.stamped(self.sessions.open(ask).await)),
-                Route::There(_) if round.forwards == FORWARDS_MAX => return Err(unreachable()),
-                Route::There(node) => match self.forward(node, ask, deadline).await {
-                    Delivered::Answer { answer, .. } => return Ok(answer),
-                    Delivered::Refused(refusal) => (node, Err(refusal)),
-                    Delivered::NotHere(NotHere { hint, .. }) => {
-                        round.pass_over(node, hint);
-                        continue;
+                Route::There(node) if round.forwards < FORWARDS_MAX => {
+                    round.forwards += 1;
+                    match self.forward(node, ask, deadline).await {
+                        Delivered::Answer { answer, .. } => return Ok(answer),
+                        Delivered::Refused(refusal) => (node, Err(refusal)),
+                        Delivered::NotHere(NotHere { hint, .. }) => {
+                            round.pass_over(node, hint);
+                            continue;
+                        }
+                        Delivered::Unsent => {
+                            round.pass_over(node, None);
+                            continue;
+                        }
                     }
-                    Delivered::Unsent => {
-                        round.pass_over(node, None);
-                        continue;
-                    }
-                },
-                Route::Wait if refused.is_some() || Instant::now() >= deadline => {
+                }
+                Route::Wait | Route::There(_) if refused.is_some() || Instant::now() >= deadline => {
                     // By every node that could be asked, or by none in time.
                     return Err(refused.map_or_else(unreachable, NoAnswer::Refused));
                 }
-                Route::Wait => {
+                Route::Wait | Route::There(_) => {
                     self.pause(&mut watching, deadline).await;
                     round = Round::default();
                     continue;
@@ -89,7 +91,11 @@ impl Journey {
             };
             match answered {
                 Ok(answer) => return Ok(answer),
-                Err(refusal) if hop == Hop::Entry && round.may_open_elsewhere(ask, node, refusal) => {
+                Err(refusal)
+                    if hop == Hop::Entry
+                        && Instant::now() < deadline
+                        && round.may_open_elsewhere(ask, node, refusal) =>
+                {
                     round.pass_over(node, None);
                     refused = Some(refusal);
                 }
@@ -188,7 +194,6 @@ impl Round {
     fn pass_over(&mut self, node: NodeRef, hint: Option<NodeRef>) {
         self.tried.push(node);
         self.hint = hint;
-        self.forwards += 1;
     }
 
     /// A session that was certainly not opened at one node may be opened at the next.

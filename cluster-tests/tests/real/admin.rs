@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_tests::real::binaries::{Said, run_ringway};
 use cluster_tests::real::cluster::Cluster;
+use cluster_tests::real::cluster::names_in_phase;
 use cluster_tests::real::mcp::{Session, call};
 use cluster_tests::real::metrics;
 use serde_json::{Value, json};
@@ -154,4 +155,20 @@ async fn a_node_that_is_asked_to_end_drains_and_says_nothing_but_its_ready_line(
     cluster.settled().await.unwrap();
     let session = Session::open(&cluster.url("a")).await.unwrap();
     assert_eq!(session.count(&cluster.url("a"), 1).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_has_left_is_dead_at_once_and_stays_so() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
+    let session = Session::open(&cluster.url("b")).await.unwrap();
+    assert_eq!(cluster.owner("a", &session.id).await.unwrap(), "b");
+    cluster.terminate("b", Duration::from_secs(30)).await.unwrap();
+    // It says so itself before it ends: nobody has to find out.
+    let view = cluster.admin_json("a", "/v1/members").await.unwrap();
+    assert_eq!(names_in_phase(&view, "dead"), ["b"], "{view}");
+    // The view stands still from there on, so that a request waits for it to settle and no longer.
+    let answer = session.post(&cluster.url("a"), &call(1, "count", json!({}))).await.unwrap();
+    assert_eq!(answer.json().unwrap()["error"]["data"]["reason"], "owner_lost", "{}", answer.text());
+    let after = cluster.admin_json("a", "/v1/members").await.unwrap();
+    assert_eq!(after["view"], view["view"], "it came back to life: {after}");
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::telemetry::LogFormat;
 use clap::ValueEnum;
+use hyper::Uri;
 use proto::id::{ClusterSecret, DEVELOPMENT_SECRET, NodeName};
 use std::{
     net::SocketAddr,
@@ -57,6 +58,17 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
     let secret_file = setting(&mut table, "secret_file", secret_file, m);
     let seeds = seeds(listed(&mut table, "seeds", m), flags.seeds, m);
     let allowed_origins = listed(&mut table, "allowed_origins", m);
+    for origin in &allowed_origins {
+        let is_origin = origin.value.parse::<Uri>().is_ok_and(|uri| {
+            let authority = uri.authority().map(|authority| authority.as_str().to_ascii_lowercase());
+            let plain = uri.scheme_str().zip(authority).map(|(scheme, host)| format!("{scheme}://{host}"));
+            plain.as_deref() == Some(origin.value.as_str())
+        });
+        if !is_origin {
+            let form = "as browsers send it: https://host or https://host:port, in lower case, with no path";
+            m.add(origin.line, format!("allowed_origins: write {:?} {form}", origin.value));
+        }
+    }
     let log = setting(&mut table, "log", flags.log, m).map_or_else(|| "info".to_owned(), |at| at.value);
     let log_format = log_format(setting(&mut table, "log_format", None, m), flags.log_format, m);
 

@@ -31,9 +31,14 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Vec<At<String>>, m: &mut M
         }
         routes.push(route);
     }
-    if !short.is_empty() {
+    if let Some(first) = short.first() {
+        let line = first.line;
         let short = mcp_route("/mcp".into(), upstreams(short, m));
-        routes.retain(|route| route.path != short.path);
+        let before = routes.len();
+        routes.retain(|route| route.id != short.id);
+        if routes.len() < before && line.is_some() {
+            m.add(line, "upstream stands for a route at /mcp, and the file has such a route already");
+        }
         routes.push(short);
     }
     routes
@@ -53,7 +58,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
 
     if command.is_some() {
         m.add(command, STDIO);
-    } else if urls.is_none() {
+    } else if urls.as_ref().is_none_or(|urls| urls.value.is_empty()) {
         m.add(line, "the route names no upstream");
     }
     let Some(path) = path else {

@@ -12,7 +12,7 @@ mod serve;
 pub(crate) use serve::{Listener, bind};
 
 use crate::answer::{Answer, holding};
-use crate::config::Route;
+use crate::config::{Affinity, Route};
 use crate::journey::{HOPS, Journey};
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
 use hyper::{Request, body::Incoming, header};
@@ -38,7 +38,10 @@ impl Front {
         let started = Instant::now();
         let route = self.routes.iter().find(|route| read::is_for(route, request.uri().path()));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let origin = origin.filter(|_| origin::is_allowed(request.headers(), &self.allowed_origins));
+        // Another service speaks to browsers for itself.
+        let is_mcp = route.is_some_and(|route| route.affinity == Affinity::Session);
+        let origin =
+            origin.filter(|_| is_mcp && origin::is_allowed(request.headers(), &self.allowed_origins));
         let (mut answer, outcome) = match route {
             None => (respond::refused(Refused::NoRoute), "bad_request"),
             Some(route) => match self.read(route, request).await {

@@ -44,6 +44,7 @@ pub(super) fn preflight(headers: &HeaderMap, methods: &'static str) -> Option<An
 pub(super) fn let_read(answer: &mut Answer, origin: HeaderValue) {
     let told = answer.headers_mut();
     told.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    told.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
     told.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READABLE);
     told.append(header::VARY, HeaderValue::from_static("origin"));
 }

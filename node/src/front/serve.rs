@@ -7,7 +7,17 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use socket2::{SockRef, TcpKeepalive};
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -74,24 +84,36 @@ impl Listener {
             let _ = stream.set_nodelay(true);
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             let answer = answer.clone();
+            let asked = Arc::new(AtomicBool::new(false));
+            let first = asked.clone();
             let service = service_fn(move |request| {
+                first.store(true, Ordering::Relaxed);
                 let answering = answer(request);
                 async move { Ok::<_, Infallible>(answering.await) }
             });
-            let (server, watcher) = (server.clone(), connections.watcher());
+            let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+            let watched = connections.watch(connection);
             tokio::spawn(async move {
-                // hyper's own time-out begins with the first byte.
-                let first = tokio::time::timeout(HEADERS_TIME_MAX, stream.readable()).await;
-                if !matches!(first, Ok(Ok(()))) {
-                    return;
-                }
-                let connection = server.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = watcher.watch(connection).await {
-                    tracing::debug!(%error, "a client's connection ended in an error");
+                tokio::select! {
+                    ended = watched => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "a client's connection ended in an error");
+                        }
+                    }
+                    // hyper's own time-out begins when it has told which version of HTTP is spoken.
+                    () = silence(&asked) => {}
                 }
             });
         }
         drop(self.listener); // whoever connects now is refused at once, and finds another node
         let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+    }
+}
+
+/// Resolves when a connection has been there for a while and asked for nothing.
+async fn silence(asked: &AtomicBool) {
+    tokio::time::sleep(HEADERS_TIME_MAX).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }

@@ -74,12 +74,18 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
     Ok(Message { method: Method::Other, calls })
 }
 
+/// Ids are equal as values: a string may be escaped in more than one way.
+fn same_id(one: &RawValue, other: &RawValue) -> bool {
+    let text = |id: &RawValue| serde_json::from_str::<String>(id.get()).ok();
+    one.get() == other.get() || text(one).is_some_and(|one| Some(one) == text(other))
+}
+
 impl Calls {
     /// Those that are left once `json` has been delivered: a response, or a batch of them.
     pub(crate) fn without(self, json: &[u8]) -> Self {
         let answered = |call: &RawValue| {
             let is_answer = |envelope: &Envelope<'_>| {
-                envelope.method.is_none() && envelope.id.is_some_and(|id| id.get() == call.get())
+                envelope.method.is_none() && envelope.id.is_some_and(|id| same_id(id, call))
             };
             match serde_json::from_slice::<Envelope<'_>>(json) {
                 Ok(envelope) => is_answer(&envelope),
@@ -177,6 +183,8 @@ mod tests {
         let left = |json: &str| !matches!(calls().without(json.as_bytes()), Calls::None);
         assert!(!left(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
         assert!(left(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#));
+        let calls = peek(br#"{"jsonrpc":"2.0","id":"a/b","method":"a"}"#, false).expect("a request").calls;
+        assert!(matches!(calls.without(br#"{"jsonrpc":"2.0","id":"a\/b","result":{}}"#), Calls::None));
         assert!(left(r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#));
         assert!(left(""));
     }

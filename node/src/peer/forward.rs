@@ -56,7 +56,7 @@ impl Peers {
         // A GET is a stream that may stay open for hours; what else there is, is answered and done.
         let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
-            Ok(Ok(slot)) if slot.node() == outgoing.to => slot,
+            Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
             Ok(Ok(slot)) => {
                 tracing::debug!(wanted = %outgoing.to, found = %slot.node(), "another incarnation answers there");
                 return Delivered::Unsent;
@@ -83,8 +83,16 @@ impl Peers {
             Payload::Passing(_) => {
                 let Some(body) = outgoing.body.take() else { return unrepeatable() };
                 let sent = writer.message(&forward).await;
-                // The answer may begin before the request has ended.
-                tokio::spawn(writer.body(body, None));
+                if sent.is_ok() {
+                    // The answer may begin before the request has ended, and end before it too.
+                    let slot = slot.clone();
+                    tokio::spawn(async move {
+                        writer.body(body, None).await;
+                        drop(slot);
+                    });
+                } else {
+                    outgoing.body.give_back(body);
+                }
                 sent
             }
         };
@@ -136,7 +144,7 @@ impl Peers {
     }
 }
 
-fn read_answer(frame: &Frame, reader: Reader, slot: Slot) -> Result<Delivered, FrameError> {
+fn read_answer(frame: &Frame, reader: Reader, slot: Arc<Slot>) -> Result<Delivered, FrameError> {
     if frame.kind == Kind::NotHere {
         return Ok(Delivered::NotHere(frame.read()?));
     }

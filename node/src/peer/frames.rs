@@ -11,6 +11,7 @@ use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError}
 use serde::{Deserialize, Serialize};
 use std::{
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio_util::sync::CancellationToken;
@@ -184,7 +185,7 @@ impl Reader {
     }
 
     /// What is left, as a body.
-    pub(super) fn into_body(self, slot: Option<Slot>) -> BodyStream {
+    pub(super) fn into_body(self, slot: Option<Arc<Slot>>) -> BodyStream {
         let body = ReaderBody(self).boxed_unsync();
         match slot {
             Some(slot) => holding(body, slot),

@@ -108,12 +108,11 @@ impl Peers {
         link.clone()
     }
 
-    /// Closes and forgets the connections to every node but those `alive`: what is in progress on
-    /// them fails now, not when the connection times out. Seeds that are not members yet are spared
-    /// by `keep`.
-    pub(crate) fn retain(&self, alive: &[NodeRef], keep: impl Fn(SocketAddr) -> bool) {
+    /// Closes the connections to nodes that are gone: what is in progress on them fails now, not when
+    /// they time out. A link that has none left is forgotten if its address died with its node.
+    pub(crate) fn forget(&self, is_gone: impl Fn(NodeRef) -> bool, died_at: impl Fn(SocketAddr) -> bool) {
         self.links().retain(|addr, link| {
-            let kept = link.retain(alive) || keep(*addr);
+            let kept = link.close_gone(&is_gone) || !died_at(*addr);
             link.forgotten.store(!kept, Ordering::Relaxed);
             kept
         });
@@ -161,18 +160,18 @@ impl Link {
         lane_link.add(Greeted { connection, node: ack.node, in_flight: AtomicUsize::new(0) })
     }
 
-    /// Drops connections to nodes that are not `alive`; whether any are left.
-    fn retain(&self, alive: &[NodeRef]) -> bool {
+    /// Whether any connection is left.
+    fn close_gone(&self, is_gone: impl Fn(NodeRef) -> bool) -> bool {
         let mut any = false;
         for lane in [&self.control, &self.calls, &self.streams] {
             let mut open = lane.open();
             open.retain(|greeted| {
-                let keep = alive.contains(&greeted.node);
-                if !keep {
+                let gone = is_gone(greeted.node);
+                if gone {
                     let code = VarInt::from_u32(CloseCode::NotThePeer as u32);
                     greeted.connection.close(code, b"not a member any more");
                 }
-                keep
+                !gone
             });
             any |= !open.is_empty();
         }

@@ -195,6 +195,7 @@ impl Sessions {
             self.count_end(&live);
             let sessions = self.clone();
             tokio::spawn(async move {
+                let Ok(_permit) = sessions.ending.acquire().await else { return };
                 let ending = sessions.end_upstream(&live);
                 // Best effort: an upstream that does not answer has idle time-outs of its own.
                 let _ = tokio::time::timeout(END_UPSTREAM_TIME_MAX, ending).await;
@@ -203,7 +204,6 @@ impl Sessions {
     }
 
     async fn end_upstream(&self, live: &Live) {
-        let Ok(_permit) = self.ending.acquire().await else { return };
         let headers = HeaderMap::from_iter([(SESSION_ID, live.upstream_session.clone())]);
         let url = live.url();
         let target = url.target(&live.route.path, &live.route.path);

@@ -70,7 +70,8 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.live.last_used_ms.store(now_ms, Ordering::Relaxed);
-        self.live.open.fetch_sub(1, Ordering::Relaxed);
+        // Whoever sees it unused sees when it was used.
+        self.live.open.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -147,7 +148,7 @@ impl Table {
     }
 
     fn is_idle(&self, live: &Live, after: Duration) -> bool {
-        live.open.load(Ordering::Relaxed) == 0 && self.idle_for(live) >= after
+        live.open.load(Ordering::Acquire) == 0 && self.idle_for(live) >= after
     }
 
     fn idle_for(&self, live: &Live) -> Duration {

@@ -6,7 +6,11 @@ use crate::answer::{Answer, Broke};
 use crate::ask::Payload;
 use crate::config::UpstreamUrl;
 use http_body_util::BodyExt;
-use hyper::{HeaderMap, Method, Request, body::Body, header};
+use hyper::{
+    HeaderMap, Method, Request,
+    body::Body,
+    header::{self, HeaderValue},
+};
 use pool::{Pool, Pooled};
 use proto::wire::{Reason, Refusal};
 use std::{collections::BTreeMap, sync::Arc};
@@ -66,8 +70,13 @@ impl Upstreams {
         let uri = target.parse().map_err(|_| refusal(Reason::UpstreamInvalid, false))?;
         // A body that was sent elsewhere already can't be sent again; that it may have run was said then.
         let body = payload.take().ok_or(refusal(Reason::UpstreamUnreachable, true))?;
-        if body.size_hint().exact().is_some() {
-            headers.remove(header::CONTENT_LENGTH); // hyper writes its own, of the body that is sent
+        match body.size_hint().exact() {
+            // hyper writes no length for an empty body, and some servers insist on one (411).
+            Some(0) if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) => {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            Some(_) => drop(headers.remove(header::CONTENT_LENGTH)), // hyper writes its own
+            None => {}
         }
         let mut request = Request::new(body);
         *request.method_mut() = method;
