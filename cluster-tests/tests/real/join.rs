@@ -92,13 +92,13 @@ async fn of_two_nodes_with_one_name_the_older_one_ends_and_says_why() {
     let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
     let session = Session::open(&cluster.url("a")).await.unwrap();
     let newer = cluster.start_stranger("b", &[]).await.unwrap();
-    wait_for("the older b has ended", SOON, async || {
+    wait_for("the older b has ended and said why", SOON, async || {
         anyhow::ensure!(cluster.admin("b", "/livez").await.is_err(), "it answers");
+        let log = cluster.node("b").process.log();
+        anyhow::ensure!(log.contains("names must be unique"), "{log}");
         Ok(())
     })
     .await;
-    let log = cluster.node("b").process.log();
-    assert!(log.contains("names must be unique"), "{log}");
     wait_for("the newer b serves", SOON, async || Session::open(&newer.url("/mcp")).await).await;
     drop(session);
 }
