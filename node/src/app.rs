@@ -3,12 +3,13 @@
 use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::config::{CLUSTER, Config};
+use crate::effects;
 use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
 use crate::peer::{Acceptor, Bound, Greeting, Peers};
 use crate::sessions::Sessions;
-use crate::telemetry::{Metrics, PhaseLabels};
+use crate::telemetry::Metrics;
 use anyhow::Context;
 use proto::core::view::{Member, Phase};
 use proto::id::{Incarnation, NodeRef, SealKeys, Tag};
@@ -228,7 +229,7 @@ async fn identify(config: &Config, sockets: &Sockets) -> Member {
     }
 }
 
-/// What gossip finds goes to the cluster; connections to the dead are closed.
+/// What gossip finds goes to the cluster, with all that follows from it.
 async fn follow_gossip(
     gossip: Arc<Gossip>,
     cluster: Arc<Cluster>,
@@ -238,51 +239,7 @@ async fn follow_gossip(
     let mut census = gossip.census();
     loop {
         let members = census.borrow_and_update().clone();
-        let (name, me) = (cluster.name(), cluster.me());
-        for (member, _) in &members {
-            if member.name == *name && member.node.inc > me.inc {
-                anyhow::ensure!(
-                    member.phase == Phase::Dead,
-                    "another node named {name} has started at {}: names must be unique",
-                    member.peer
-                );
-                anyhow::bail!(
-                    "an earlier start of {name} is remembered with a later time: the clock was set back, \
-                     or no seed answered when this start began; start again once a seed is there"
-                );
-            }
-            if member.name != *name && member.node.tag == me.tag && member.phase != Phase::Dead {
-                anyhow::bail!(
-                    "the names {name} and {} have the same tag: rename one of the two nodes",
-                    member.name
-                );
-            }
-        }
-        let before = cluster.world();
-        cluster.observe(members);
-        let world = cluster.world();
-        for member in world.view.members() {
-            let was = before.view.get(member.node).map(|before| before.phase);
-            if was != Some(member.phase) {
-                tracing::info!(name = %member.name, peer = %member.peer, phase = %member.phase, "member");
-            }
-        }
-        let (living, gone): (Vec<_>, Vec<_>) =
-            world.view.members().iter().partition(|member| member.phase != Phase::Dead);
-        let is_gone = |node: NodeRef| match world.view.by_tag(node.tag) {
-            Some(member) => {
-                member.node.inc > node.inc || (member.node == node && member.phase == Phase::Dead)
-            }
-            None => false, // a newcomer, or a seed that gossip has not told of yet
-        };
-        let lives_at = |addr| living.iter().any(|member| member.peer == addr);
-        let died_at = |addr| gone.iter().any(|member| member.peer == addr) && !lives_at(addr);
-        peers.forget(is_gone, died_at);
-        for phase in Phase::ALL {
-            let count = world.view.members().iter().filter(|member| member.phase == phase).count();
-            let labels = PhaseLabels { phase: phase.word() };
-            metrics.members.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+        effects::of_census(members, &cluster, &peers, &metrics)?;
         if census.changed().await.is_err() {
             anyhow::bail!("gossip has ended");
         }
@@ -304,9 +261,8 @@ async fn tell_gossip(gossip: Arc<Gossip>, cluster: Arc<Cluster>) -> anyhow::Resu
 async fn join(cluster: Arc<Cluster>, seeds: Vec<String>) -> anyhow::Result<()> {
     let mut worlds = cluster.worlds();
     let met = async {
-        let company = |phase: Phase| phase != Phase::Dead;
-        let met = worlds
-            .wait_for(|world| world.view.members().iter().filter(|member| company(member.phase)).count() > 1);
+        let is_alive = |member: &&Member| member.phase != Phase::Dead;
+        let met = worlds.wait_for(|world| world.view.members().iter().filter(is_alive).count() > 1);
         met.await.is_ok()
     };
     if !seeds.is_empty() && tokio::time::timeout(JOIN_TIME, met).await.is_err() {

@@ -5,7 +5,7 @@
 
 use proto::core::{
     placement,
-    ring::{POINTS_PER_NODE, Ring},
+    ring::Ring,
     route::{self, Ask, Holding, Hop, OnLoss, Route, Situation},
     view::{Member, Phase, View},
 };
@@ -54,16 +54,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(members: Vec<(Member, u32)>, since: Instant) -> Self {
-        let (members, loads): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        let loads: Vec<_> = members.iter().map(|member: &Member| member.node).zip(loads).collect();
-        let view = View::new(members);
-        let load = |node| loads.iter().find(|(of, _)| *of == node).map_or(0, |(_, load)| *load);
-        let sessions = view.members().iter().map(|member| AtomicU32::new(load(member.node))).collect();
+    fn new(view: View, since: Instant) -> Self {
+        let sessions = view.members().iter().map(|_| AtomicU32::new(0)).collect();
         let ring = Ring::new(&view);
-        let is_active = |(_, member): &(usize, &Member)| member.phase == Phase::Active;
-        let on_ring = view.members().iter().enumerate().filter(is_active).map(|(at, _)| at).collect();
+        let on_ring = ring.nodes().iter().filter_map(|node| view.index_of(*node)).collect();
         Self { view, ring, sessions, on_ring, since }
+    }
+
+    /// What somebody said of a node's load.
+    fn note_load(&self, node: NodeRef, sessions: u32) {
+        if let Some(at) = self.view.index_of(node) {
+            self.sessions[at].store(sessions, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn sessions_of(&self, at: usize) -> u32 {
@@ -74,7 +76,7 @@ impl World {
 impl Cluster {
     /// `alone` says that no seed is configured.
     pub(crate) fn new(me: &Member, seal: SealKeys, alone: bool) -> Self {
-        let world = World::new(vec![(me.clone(), 0)], Instant::now());
+        let world = World::new(View::new(vec![me.clone()]), Instant::now());
         Self {
             name: me.name.clone(),
             me: me.node,
@@ -136,26 +138,30 @@ impl Cluster {
         if members.iter().any(|(member, _)| member.node != self.me && member.phase != Phase::Dead) {
             self.met.store(true, Ordering::Relaxed);
         }
-        let now = self.world();
-        let mut next = World::new(members, now.since);
-        if next.view.members() == now.view.members() {
-            for (known, heard) in now.sessions.iter().zip(&next.sessions) {
-                known.store(heard.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            return;
+        let (members, loads): (Vec<_>, Vec<_>) = members
+            .into_iter()
+            .map(|(member, sessions)| {
+                let node = member.node;
+                (member, (node, sessions))
+            })
+            .unzip();
+        let (view, mut world) = (View::new(members), self.world());
+        let changed = view.members() != world.view.members();
+        if changed {
+            let same = view.fingerprint() == world.view.fingerprint();
+            world = Arc::new(World::new(view, if same { world.since } else { Instant::now() }));
         }
-        if next.view.fingerprint() != now.view.fingerprint() {
-            next.since = Instant::now();
+        for (node, sessions) in loads {
+            world.note_load(node, sessions);
         }
-        self.world.send_replace(Arc::new(next));
+        if changed {
+            self.world.send_replace(world);
+        }
     }
 
     /// What a forwarded answer said of its node's load.
     pub(crate) fn observe_load(&self, node: NodeRef, sessions: u32) {
-        let world = self.world.borrow();
-        if let Some(at) = world.view.members().iter().position(|member| member.node == node) {
-            world.sessions[at].store(sessions, Ordering::Relaxed);
-        }
+        self.world.borrow().note_load(node, sessions);
     }
 
     /// Who answers.
@@ -215,10 +221,6 @@ impl Cluster {
             used += 1;
             Nonce(*drawn[(used - 1) * 12..].first_chunk().expect("twelve bytes for each"))
         })
-    }
-
-    pub(crate) fn points_per_node(&self) -> u32 {
-        POINTS_PER_NODE
     }
 
     fn roll(&self) -> u64 {

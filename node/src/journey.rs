@@ -198,8 +198,7 @@ impl Round {
 
     /// A session that was certainly not opened at one node may be opened at the next.
     fn may_open_elsewhere(&self, ask: &Ask, node: NodeRef, refusal: Refusal) -> bool {
-        let never_ran = matches!(refusal, Refusal::Undelivered { may_have_run: false, .. });
-        matches!(ask.errand, Errand::Open) && never_ran && !self.tried.contains(&node)
+        matches!(ask.errand, Errand::Open) && refusal.may_be_tried_again() && !self.tried.contains(&node)
     }
 }
 
@@ -210,5 +209,5 @@ fn hopped(mut answer: Answer) -> Answer {
 }
 
 fn unreachable() -> NoAnswer {
-    NoAnswer::Refused(Refusal::Undelivered { reason: Reason::OwnerUnreachable, may_have_run: false })
+    NoAnswer::Refused(Refusal::not_run(Reason::OwnerUnreachable))
 }

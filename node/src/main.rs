@@ -7,6 +7,7 @@ mod ask;
 mod cli;
 mod cluster;
 mod config;
+mod effects;
 mod front;
 mod gossip;
 mod journey;

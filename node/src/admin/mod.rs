@@ -10,7 +10,7 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderValue},
 };
-use proto::core::view::Phase;
+use proto::core::{ring::POINTS_PER_NODE, view::Phase};
 use proto::id::NodeRef;
 use serde_json::{Value, json};
 use std::sync::{Arc, atomic::Ordering};
@@ -102,7 +102,7 @@ impl Admin {
         });
         json!({
             "view": world.view.fingerprint().to_string(),
-            "points_per_node": cluster.points_per_node(),
+            "points_per_node": POINTS_PER_NODE,
             "nodes": nodes.collect::<Vec<_>>(),
         })
     }

@@ -1,6 +1,7 @@
 //! `ringway demo`: a local cluster of real processes, and what to try on it.
 
 use super::{DemoArgs, Failure, process::Process, runtime};
+use crate::config::STDIO;
 use std::time::Duration;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,8 +13,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
     if !args.command.is_empty() {
-        let what = "ringway: a command (an stdio MCP server) can't be served by this version yet; use --upstream URL";
-        return Err(Failure::Usage(what.to_owned()));
+        return Err(Failure::Usage(format!("ringway: {STDIO}")));
     }
     runtime()?.block_on(show(args)).map_err(Failure::from)
 }

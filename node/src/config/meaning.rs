@@ -1,8 +1,7 @@
 //! From what is written to what is meant: the node's own settings.
 
 use super::{
-    Config, Flags, Route,
-    routes::{self, STDIO},
+    Config, Flags, Route, STDIO, routes,
     written::{At, Mistakes, Table},
 };
 use crate::telemetry::LogFormat;

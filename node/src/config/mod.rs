@@ -7,6 +7,7 @@ mod url;
 mod written;
 
 pub(crate) use meaning::load;
+pub(crate) use routes::STDIO;
 pub(crate) use url::UpstreamUrl;
 
 use crate::telemetry::LogFormat;

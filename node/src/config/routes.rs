@@ -17,7 +17,7 @@ const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
 const SESSIONS_MAX_DEFAULT: usize = 10_000;
 
 /// Said where a configuration asks for a backend that this version does not have.
-pub(super) const STDIO: &str = "a command (an stdio MCP server) can't be served by this version yet: \
+pub(crate) const STDIO: &str = "a command (an stdio MCP server) can't be served by this version yet: \
                      start the server with HTTP and name it with upstream";
 
 /// Every route; `short` lists the upstreams of `--upstream`, which stand for one at /mcp.

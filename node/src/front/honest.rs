@@ -48,7 +48,7 @@ pub(super) async fn keep(
     let waited_for = !matches!(calls, Calls::None);
     if waited_for && (status.is_server_error() || status == StatusCode::CONFLICT) {
         let reason = Reason::UpstreamStatus(status.as_u16());
-        return Err(NoAnswer::Refused(Refusal::Undelivered { reason, may_have_run: true }));
+        return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
     }
     if mcp::is_event_stream(answer.headers()) && (waited_for || reading.ask.method == Method::GET) {
         let (mut head, body) = answer.into_parts();
@@ -92,10 +92,7 @@ async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
                 }
             }
             Some(Err(broke)) => {
-                return Err(NoAnswer::Refused(Refusal::Undelivered {
-                    reason: reason(broke),
-                    may_have_run: true,
-                }));
+                return Err(NoAnswer::Refused(Refusal::perhaps_run(reason(broke))));
             }
             None => return Ok(Answer::from_parts(head, whole(held.freeze()))),
         }

@@ -38,12 +38,12 @@ impl Front {
         let started = Instant::now();
         let route = self.routes.iter().find(|route| read::is_for(route, request.uri().path()));
         let origin = request.headers().get(header::ORIGIN).cloned();
+        let is_foreign = !origin::is_allowed(request.headers(), &self.allowed_origins);
         // Another service speaks to browsers for itself.
         let is_mcp = route.is_some_and(|route| route.affinity == Affinity::Session);
-        let origin =
-            origin.filter(|_| is_mcp && origin::is_allowed(request.headers(), &self.allowed_origins));
         let (mut answer, outcome) = match route {
             None => (respond::refused(Refused::NoRoute), "bad_request"),
+            Some(_) if is_foreign => (respond::refused(Refused::ForeignOrigin), "bad_request"),
             Some(route) => match self.read(route, request).await {
                 Err(refused) => {
                     let outcome = self.count_refused(&refused);
@@ -52,7 +52,7 @@ impl Front {
                 Ok(reading) => self.run(reading).await,
             },
         };
-        if let Some(origin) = origin {
+        if let Some(origin) = origin.filter(|_| is_mcp && !is_foreign) {
             origin::let_read(&mut answer, origin);
         }
         let hops = if answer.headers().get(HOPS).is_some_and(|hops| hops == "1") { "1" } else { "0" };

@@ -79,9 +79,6 @@ impl Front {
         route: &Arc<Route>,
         request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
-        if !origin::is_allowed(request.headers(), &self.allowed_origins) {
-            return Err(Refused::ForeignOrigin);
-        }
         let is_mcp = route.affinity == Affinity::Session;
         if is_mcp && !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
             let asks = request.method() == Method::OPTIONS;

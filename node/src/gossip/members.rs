@@ -37,15 +37,13 @@ pub(super) fn announcement(me: &Member) -> Vec<(String, String)> {
     .to_vec()
 }
 
+/// Saying the same again costs nothing: chitchat sends what has changed.
 pub(super) fn announce_phase(me: &mut NodeState, phase: Phase) {
     me.set(PHASE, phase.word());
 }
 
 pub(super) fn announce_sessions(me: &mut NodeState, sessions: u32) {
-    let sessions = sessions.to_string();
-    if me.get(SESSIONS) != Some(&sessions) {
-        me.set(SESSIONS, sessions);
-    }
+    me.set(SESSIONS, sessions);
 }
 
 /// Publishes the members whenever something about them changes.

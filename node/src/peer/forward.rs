@@ -101,10 +101,7 @@ impl Peers {
             Ok(()) | Err(FrameError::Write(WriteError::Stopped(_))) => {}
             Err(FrameError::Codec(error)) => {
                 tracing::warn!(%error, "a request that no frame holds");
-                return Delivered::Refused(Refusal::Undelivered {
-                    reason: Reason::OwnerUnreachable,
-                    may_have_run: false,
-                });
+                return Delivered::Refused(Refusal::not_run(Reason::OwnerUnreachable));
             }
             Err(error) => {
                 tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
@@ -180,9 +177,9 @@ async fn write_whole(mut writer: Writer, forward: &wire::Forward<'_>, body: Byte
 
 /// The node that was asked first has not served it, and its body is gone.
 fn unrepeatable() -> Delivered {
-    Delivered::Refused(Refusal::Undelivered { reason: Reason::OwnerUnreachable, may_have_run: false })
+    Delivered::Refused(Refusal::not_run(Reason::OwnerUnreachable))
 }
 
 fn broke() -> Delivered {
-    Delivered::Refused(Refusal::Undelivered { reason: Reason::OwnerBroke, may_have_run: true })
+    Delivered::Refused(Refusal::perhaps_run(Reason::OwnerBroke))
 }

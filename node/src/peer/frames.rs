@@ -49,9 +49,7 @@ impl Frame {
     pub(super) fn read<'a, M: Message + Deserialize<'a>>(&'a self) -> Result<M, FrameError> {
         codec::payload(self.kind, &self.payload).map_err(FrameError::Codec)
     }
-}
 
-impl Frame {
     /// The bytes of a message of chitchat's.
     pub(super) fn gossip(self) -> Result<Bytes, FrameError> {
         if self.kind == Kind::Gossip {

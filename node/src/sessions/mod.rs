@@ -108,20 +108,10 @@ impl Sessions {
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
         if used.total() >= ask.route.sessions_max {
-            return Err(undelivered(Reason::Overloaded, false));
+            return Err(Refusal::not_run(Reason::Overloaded));
         }
-        let mut headers = ask.headers.clone();
-        headers.remove(SESSION_ID);
-        let mut last = undelivered(Reason::UpstreamUnreachable, false);
-        for upstream in used.by_load() {
-            match self.send(ask, &ask.route.upstreams[upstream], headers.clone()).await {
-                Ok(answer) => return self.adopt(ask, upstream, answer),
-                // Nothing was sent: the next replica may do.
-                Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }) => last = refusal,
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Err(last)
+        let (upstream, answer) = self.first_to_answer(ask, used.by_load().into_iter()).await?;
+        self.adopt(ask, upstream, answer)
     }
 
     /// One request of a session that lives here.
@@ -156,26 +146,34 @@ impl Sessions {
 
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
     pub(crate) async fn pass(&self, ask: &Ask) -> Result<Answer, Refusal> {
-        let mut last = undelivered(Reason::UpstreamUnreachable, false);
         let used = self.used(&ask.route);
         // A key stays with one replica, as long as that answers.
         let first = match &ask.errand {
             Errand::Key(position) => position.0 as usize,
             Errand::Open | Errand::Session(_) | Errand::Anyone => used.next_turn(),
         };
+        let (_, mut answer) = self.first_to_answer(ask, used.beginning_with(first)).await?;
+        if ask.route.affinity == Affinity::Session {
+            answer.headers_mut().remove(SESSION_ID); // the upstream's own never shows
+        }
+        Ok(answer)
+    }
+
+    /// A request without a session to the first of the route's upstreams that can be reached.
+    async fn first_to_answer(
+        &self,
+        ask: &Ask,
+        order: impl Iterator<Item = usize>,
+    ) -> Result<(usize, Answer), Refusal> {
         let mut headers = ask.headers.clone();
         if ask.route.affinity == Affinity::Session {
             headers.remove(SESSION_ID); // there is none, or it means nothing to this upstream
         }
-        for upstream in used.beginning_with(first) {
+        let mut last = Refusal::not_run(Reason::UpstreamUnreachable);
+        for upstream in order {
             match self.send(ask, &ask.route.upstreams[upstream], headers.clone()).await {
-                Ok(mut answer) => {
-                    if ask.route.affinity == Affinity::Session {
-                        answer.headers_mut().remove(SESSION_ID); // the upstream's own never shows
-                    }
-                    return Ok(answer);
-                }
-                Err(refusal @ Refusal::Undelivered { may_have_run: false, .. }) => last = refusal,
+                Ok(answer) => return Ok((upstream, answer)),
+                Err(refusal) if refusal.may_be_tried_again() => last = refusal,
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -228,7 +226,7 @@ impl Sessions {
         }
         let invalid = |error: &dyn std::fmt::Display| {
             tracing::warn!(route = ask.route.path, %error, "the upstream's session id can't be used");
-            undelivered(Reason::UpstreamInvalid, true)
+            Refusal::perhaps_run(Reason::UpstreamInvalid)
         };
         // A copy: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
         let upstream_session = HeaderValue::from_bytes(shown.as_bytes()).expect("it was a header's value");
@@ -258,7 +256,7 @@ impl Sessions {
     async fn read_bad_request(&self, answer: Answer) -> Result<Answer, Refusal> {
         let (mut head, body) = answer.into_parts();
         let body = Limited::new(body, BAD_REQUEST_LEN_MAX).collect().await;
-        let body = body.map_err(|_| undelivered(Reason::UpstreamBroke, true))?.to_bytes();
+        let body = body.map_err(|_| Refusal::perhaps_run(Reason::UpstreamBroke))?.to_bytes();
         let text = String::from_utf8_lossy(&body).to_ascii_lowercase();
         if text.contains("no valid session id") || text.contains("not initialized") {
             head.status = StatusCode::NOT_FOUND;
@@ -285,8 +283,4 @@ impl Sessions {
     fn used(&self, route: &Route) -> &Use {
         self.routes.get(&route.id).expect("built from the same routes")
     }
-}
-
-fn undelivered(reason: Reason, may_have_run: bool) -> Refusal {
-    Refusal::Undelivered { reason, may_have_run }
 }

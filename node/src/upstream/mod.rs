@@ -16,7 +16,7 @@ use proto::wire::{Reason, Refusal};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Headers that belong to one connection and are never passed on (RFC 9110, 7.6.1).
-pub(crate) const HOP_BY_HOP: [header::HeaderName; 9] = [
+const HOP_BY_HOP: [header::HeaderName; 9] = [
     header::CONNECTION,
     header::HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -66,10 +66,10 @@ impl Upstreams {
         payload: &Payload,
     ) -> Result<Answer, Refusal> {
         headers.insert(header::HOST, url.host().clone());
-        let pool = self.pools.get(url.address()).ok_or(refusal(Reason::UpstreamUnreachable, false))?;
-        let uri = target.parse().map_err(|_| refusal(Reason::UpstreamInvalid, false))?;
+        let pool = self.pools.get(url.address()).ok_or(Refusal::not_run(Reason::UpstreamUnreachable))?;
+        let uri = target.parse().map_err(|_| Refusal::not_run(Reason::UpstreamInvalid))?;
         // A body that was sent elsewhere already can't be sent again; that it may have run was said then.
-        let body = payload.take().ok_or(refusal(Reason::UpstreamUnreachable, true))?;
+        let body = payload.take().ok_or(Refusal::perhaps_run(Reason::UpstreamUnreachable))?;
         match body.size_hint().exact() {
             // hyper writes no length for an empty body, and some servers insist on one (411).
             Some(0) if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) => {
@@ -86,18 +86,14 @@ impl Upstreams {
             pool::Failure::Unreachable(error, unsent) => {
                 payload.give_back(unsent.into_body());
                 tracing::warn!(upstream = %url, %error, "upstream unreachable");
-                refusal(Reason::UpstreamUnreachable, false)
+                Refusal::not_run(Reason::UpstreamUnreachable)
             }
             pool::Failure::Broke(error) => {
                 tracing::warn!(upstream = %url, %error, "upstream broke off before it answered");
-                refusal(Reason::UpstreamBroke, true)
+                Refusal::perhaps_run(Reason::UpstreamBroke)
             }
         })?;
         strip_hop_by_hop(answer.headers_mut());
         Ok(answer.map(|body: Pooled| body.map_err(|_| Broke::Upstream).boxed_unsync()))
     }
-}
-
-fn refusal(reason: Reason, may_have_run: bool) -> Refusal {
-    Refusal::Undelivered { reason, may_have_run }
 }

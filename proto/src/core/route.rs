@@ -162,7 +162,7 @@ fn key(position: Position, situation: &Situation<'_>) -> Route {
 fn lost(on_loss: OnLoss) -> Route {
     Route::Refuse(match on_loss {
         OnLoss::Expire => Refusal::Gone(GoneWhy::LostOwner),
-        OnLoss::Reinitialize => Refusal::Undelivered { reason: Reason::OwnerLost, may_have_run: false },
+        OnLoss::Reinitialize => Refusal::not_run(Reason::OwnerLost),
     })
 }
 

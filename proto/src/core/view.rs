@@ -90,13 +90,22 @@ impl View {
 
     /// The member that now has this tag, in whatever incarnation.
     pub fn by_tag(&self, tag: Tag) -> Option<&Member> {
-        let at = self.by_tag.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
-        Some(&self.members[self.by_tag[at].1 as usize])
+        self.index_by_tag(tag).map(|at| &self.members[at])
     }
 
     /// The member that is exactly this process.
     pub fn get(&self, node: NodeRef) -> Option<&Member> {
-        self.by_tag(node.tag).filter(|member| member.node == node)
+        self.index_of(node).map(|at| &self.members[at])
+    }
+
+    /// Where in [`members`](Self::members) this process stands.
+    pub fn index_of(&self, node: NodeRef) -> Option<usize> {
+        self.index_by_tag(node.tag).filter(|at| self.members[*at].node == node)
+    }
+
+    fn index_by_tag(&self, tag: Tag) -> Option<usize> {
+        let at = self.by_tag.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
+        Some(self.by_tag[at].1 as usize)
     }
 
     /// Those that new sessions and keys may be given to: the nodes on the ring.

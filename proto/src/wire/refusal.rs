@@ -14,6 +14,23 @@ pub enum Refusal {
     Undelivered { reason: Reason, may_have_run: bool },
 }
 
+impl Refusal {
+    /// The request was not served, and has not run.
+    pub fn not_run(reason: Reason) -> Self {
+        Self::Undelivered { reason, may_have_run: false }
+    }
+
+    /// The request was not served, but some of it may have been carried out.
+    pub fn perhaps_run(reason: Reason) -> Self {
+        Self::Undelivered { reason, may_have_run: true }
+    }
+
+    /// Whether it is certain that trying again runs nothing twice.
+    pub fn may_be_tried_again(self) -> bool {
+        matches!(self, Self::Undelivered { may_have_run: false, .. })
+    }
+}
+
 /// For the log, the metrics and `ringway locate`; clients see one and the same 404.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GoneWhy {
