@@ -3,4 +3,7 @@
 pub mod placement;
 pub mod ring;
 pub mod route;
+pub mod succession;
+pub mod tenure;
 pub mod view;
+pub mod witness;

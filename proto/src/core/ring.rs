@@ -4,7 +4,7 @@
 //! successors are the distinct nodes met walking on from there. Positions are wire format: two
 //! nodes that place points or keys differently own the same key at once.
 
-use super::view::{Member, View};
+use super::view::View;
 use crate::id::{NodeRef, Nonce, Tag};
 use hashring::HashRing;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -80,7 +80,7 @@ impl BuildHasher for AsItIs {
     }
 }
 
-/// The ring over the active members of one view.
+/// The ring over the active members of one view, or over a node's heirs.
 #[derive(Debug)]
 pub struct Ring {
     nodes: Vec<NodeRef>,
@@ -92,8 +92,11 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(view: &View) -> Self {
-        let active: Vec<&Member> = view.active().collect();
-        let nodes: Vec<NodeRef> = active.iter().map(|member| member.node).collect();
+        Self::over(view.active().map(|member| member.node).collect())
+    }
+
+    /// The ring over these nodes and no others.
+    pub fn over(nodes: Vec<NodeRef>) -> Self {
         let mut walk: Vec<Point> = (0u32..)
             .zip(&nodes)
             .flat_map(|(node, at)| (0..POINTS_PER_NODE).map(move |replica| (node, *at, replica)))

@@ -15,10 +15,12 @@ pub enum Kind {
     Refused = 7,
     Locate = 8,
     Located = 9,
+    /// A datagram about who may serve.
+    Note = 10,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::HelloAck,
         Self::Gossip,
@@ -28,6 +30,7 @@ impl Kind {
         Self::Refused,
         Self::Locate,
         Self::Located,
+        Self::Note,
     ];
 
     pub fn from_number(number: u8) -> Option<Self> {

@@ -4,6 +4,7 @@
 //! `Answer` frame on its stream is the body, raw, until the stream ends.
 
 pub mod codec;
+mod control;
 mod forward;
 mod hello;
 mod kinds;
@@ -11,6 +12,7 @@ mod locate;
 mod refusal;
 
 pub use codec::{CodecError, FRAME_HEAD_LEN, FrameHead, Message};
+pub use control::{Ballot, Ms, Note, Say, Verdict, WhyNot, WitnessSet};
 pub use forward::{Answer, Errand, Forward, Headers, NotHere, NotHereWhy};
 pub use hello::{Hello, HelloAck, Lane};
 pub use kinds::{CloseCode, Kind, StreamCode};
