@@ -1,5 +1,6 @@
 //! Floor 2: decisions, as pure functions over immutable values.
 
+pub mod custody;
 pub mod placement;
 pub mod ring;
 pub mod route;

@@ -164,8 +164,8 @@ mod tests {
         let (mut one, mut other) = (Succession::default(), Succession::default());
         let count = u32::try_from(VERDICTS_MAX).expect("a small number") + 10;
         let all: Vec<_> = (0..count).map(|tag| verdict(tag + 1, &[9_999])).collect();
-        all.iter().for_each(|verdict| drop(one.learn(verdict)));
-        all.iter().rev().for_each(|verdict| drop(other.learn(verdict)));
+        assert!(all.iter().all(|verdict| one.learn(verdict)));
+        assert!(all.iter().rev().all(|verdict| other.learn(verdict)));
         assert_eq!((one.len(), other.len()), (VERDICTS_MAX, VERDICTS_MAX));
         assert_eq!(one.digest(), other.digest());
     }

@@ -24,7 +24,7 @@ const UPSTREAM_URL_LEN_MAX: usize = 512;
 const UPSTREAM_SESSION_LEN_MAX: usize = 1_024;
 
 /// The 12 bytes that make a session id unique; its position on the ring is their hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Nonce(pub [u8; 12]);
 
 /// Which route of the configuration: the same on every node that has the route's path.

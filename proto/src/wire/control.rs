@@ -130,19 +130,37 @@ mod tests {
         let set = WitnessSet { ver: 2, members: vec![node(1), node(2)], before: Some(vec![node(1)]) };
         let heirs = vec![node(1)];
         for (say, golden) in [
-            (Say::Beat { sent: 7, digest: 9 }, ""),
-            (Say::Acked { sent: 7, stored: 2, digest: 9 }, ""),
-            (Say::Fenced, ""),
-            (Say::Declare { set: set.clone() }, ""),
-            (Say::Stored { ver: 2 }, ""),
-            (Say::Prepare { over: node(2), ballot, ver: 2, without: vec![node(3)] }, ""),
-            (Say::Promised { over: node(2), ballot, accepted: Some((ballot, heirs.clone())) }, ""),
-            (Say::Accept { over: node(2), ballot, ver: 2, without: Vec::new(), heirs: heirs.clone() }, ""),
-            (Say::Accepted { over: node(2), ballot }, ""),
-            (Say::No { over: node(2), ballot, why: WhyNot::NoEvidence }, ""),
-            (Say::No { over: node(2), ballot, why: WhyNot::Promised(ballot) }, ""),
-            (Say::No { over: node(2), ballot, why: WhyNot::Newer(set) }, ""),
-            (Say::Verdicts(vec![Verdict { over: node(2), heirs }]), ""),
+            (Say::Beat { sent: 7, digest: 9 }, "010a0000000701050206000709"),
+            (Say::Acked { sent: 7, stored: 2, digest: 9 }, "010a000000080105020601070209"),
+            (Say::Fenced, "010a000000050105020602"),
+            (Say::Declare { set: set.clone() }, "010a0000000f010502060302020105020601010105"),
+            (Say::Stored { ver: 2 }, "010a00000006010502060402"),
+            (
+                Say::Prepare { over: node(2), ballot, ver: 2, without: vec![node(3)] },
+                "010a0000000e0105020605020603010502010307",
+            ),
+            (
+                Say::Promised { over: node(2), ballot, accepted: Some((ballot, heirs.clone())) },
+                "010a000000110105020606020603010501030105010105",
+            ),
+            (
+                Say::Accept { over: node(2), ballot, ver: 2, without: Vec::new(), heirs: heirs.clone() },
+                "010a0000000f010502060702060301050200010105",
+            ),
+            (Say::Accepted { over: node(2), ballot }, "010a0000000a01050206080206030105"),
+            (
+                Say::No { over: node(2), ballot, why: WhyNot::NoEvidence },
+                "010a0000000b0105020609020603010500",
+            ),
+            (
+                Say::No { over: node(2), ballot, why: WhyNot::Promised(ballot) },
+                "010a0000000e0105020609020603010501030105",
+            ),
+            (
+                Say::No { over: node(2), ballot, why: WhyNot::Newer(set) },
+                "010a00000015010502060902060301050202020105020601010105",
+            ),
+            (Say::Verdicts(vec![Verdict { over: node(2), heirs }]), "010a0000000b010502060a010206010105"),
         ] {
             assert_golden(&Note { from: node(1), to: node(2), say }, golden, &mut Vec::new());
         }

@@ -17,10 +17,16 @@ pub enum Kind {
     Located = 9,
     /// A datagram about who may serve.
     Note = 10,
+    Keep = 11,
+    Kept = 12,
+    Give = 13,
+    Taken = 14,
+    Recall = 15,
+    Recalled = 16,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Hello,
         Self::HelloAck,
         Self::Gossip,
@@ -31,6 +37,12 @@ impl Kind {
         Self::Locate,
         Self::Located,
         Self::Note,
+        Self::Keep,
+        Self::Kept,
+        Self::Give,
+        Self::Taken,
+        Self::Recall,
+        Self::Recalled,
     ];
 
     pub fn from_number(number: u8) -> Option<Self> {

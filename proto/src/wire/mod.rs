@@ -9,6 +9,7 @@ mod forward;
 mod hello;
 mod kinds;
 mod locate;
+mod record;
 mod refusal;
 
 pub use codec::{CodecError, FRAME_HEAD_LEN, FrameHead, Message};
@@ -17,4 +18,7 @@ pub use forward::{Answer, Errand, Forward, Headers, NotHere, NotHereWhy};
 pub use hello::{Hello, HelloAck, Lane};
 pub use kinds::{CloseCode, Kind, StreamCode};
 pub use locate::{Locate, Located, SessionState};
+pub use record::{
+    Give, INITIALIZE_LEN_MAX, Item, Keep, Kept, RECORDS_AT_ONCE, Recall, Recalled, Record, Taken,
+};
 pub use refusal::{GoneWhy, Reason, Refusal};

@@ -6,14 +6,14 @@ use crate::wire::Ballot;
 
 /// What a witness has promised and accepted about one node's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     promised: Option<Ballot>,
     accepted: Option<(Ballot, Vec<NodeRef>)>,
 }
 
 impl Acceptor {
     /// Whether the node in question gets no acknowledgement from this witness any more, for ever.
-    pub fn is_fencing(&self) -> bool {
+    pub(super) fn is_fencing(&self) -> bool {
         self.accepted.is_some()
     }
 
@@ -21,7 +21,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// The higher ballot that it has promised already.
-    pub fn prepare(&mut self, ballot: Ballot) -> Result<Option<(Ballot, Vec<NodeRef>)>, Ballot> {
+    pub(super) fn prepare(&mut self, ballot: Ballot) -> Result<Option<(Ballot, Vec<NodeRef>)>, Ballot> {
         match self.promised {
             Some(promised) if promised > ballot => Err(promised),
             Some(_) | None => {
@@ -35,7 +35,12 @@ impl Acceptor {
     ///
     /// # Errors
     /// The higher ballot that it has promised.
-    pub fn accept(&mut self, ballot: Ballot, heirs: &[NodeRef], keeps_promises: bool) -> Result<(), Ballot> {
+    pub(super) fn accept(
+        &mut self,
+        ballot: Ballot,
+        heirs: &[NodeRef],
+        keeps_promises: bool,
+    ) -> Result<(), Ballot> {
         match self.promised {
             Some(promised) if promised > ballot && keeps_promises => Err(promised),
             Some(_) | None => {

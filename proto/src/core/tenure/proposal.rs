@@ -173,7 +173,15 @@ impl Tenure {
             Say::Accept { over, ballot, ver, without, heirs } => {
                 self.on_accept(me, over, ballot, ver, &without, &heirs, now)
             }
-            other => other,
+            other @ (Say::Beat { .. }
+            | Say::Acked { .. }
+            | Say::Fenced
+            | Say::Declare { .. }
+            | Say::Stored { .. }
+            | Say::Promised { .. }
+            | Say::Accepted { .. }
+            | Say::No { .. }
+            | Say::Verdicts(_)) => other,
         };
         match answer {
             Say::Promised { over, ballot, accepted } => self.on_promise(me, over, ballot, &accepted, now),

@@ -1,0 +1,433 @@
+//! The sessions that a node owns, the copies that it keeps for others, and how both move: pure, and
+//! apart from what serves them.
+//!
+//! An owner pushes each record to two backups, the first two of its heirs on their ring, until they
+//! have it; the first of them is who takes over. What a node inherits, gives away or is given
+//! follows from [`Succession`] alone.
+
+use super::ring::{Position, Ring};
+use super::succession::{Owner, Succession};
+use super::tenure::{Ms, Rule, Rules};
+use crate::id::{NodeRef, Nonce};
+use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, Record};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// Copies besides the owner's own.
+pub const BACKUPS: usize = 2;
+/// "Ended" is told from "never was" for the last 100,000 sessions that a node knew of: 40 bytes
+/// each, 4 MB.
+pub const TOMBSTONES_MAX: usize = 100_000;
+/// What a backup has not said that it has is sent again.
+const AGAIN: Ms = 1_000;
+/// An end is told this often; after that the copies grow old by themselves.
+const ENDS_TOLD_MAX: u32 = 10;
+
+/// What a node has to do with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// It owns it.
+    Live,
+    /// It owned it, and gave it to that one.
+    Given(NodeRef),
+    Ended(GoneWhy),
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+struct Owned {
+    record: Arc<Record>,
+    /// Who has this version of it.
+    kept_by: Vec<NodeRef>,
+    /// When it is looked at next.
+    due: Ms,
+}
+
+#[derive(Clone, Debug)]
+struct Given {
+    to: NodeRef,
+    record: Arc<Record>,
+    taken: bool,
+    due: Ms,
+}
+
+#[derive(Clone, Debug)]
+struct Ending {
+    why: GoneWhy,
+    kept_by: Vec<NodeRef>,
+    told: u32,
+    due: Ms,
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parcel {
+    Keep { to: NodeRef, items: Vec<Item> },
+    Give { to: NodeRef, record: Arc<Record> },
+}
+
+#[derive(Clone, Debug)]
+pub struct Custody {
+    me: NodeRef,
+    rules: Rules,
+    owned: BTreeMap<Nonce, Owned>,
+    copies: BTreeMap<Nonce, (Arc<Record>, Ms)>,
+    given: BTreeMap<Nonce, Given>,
+    ending: BTreeMap<Nonce, Ending>,
+    ended: BTreeMap<Nonce, GoneWhy>,
+    ended_order: VecDeque<Nonce>,
+    /// Everything that has to be looked at, by time.
+    due: BTreeSet<(Ms, Nonce)>,
+    /// Who keeps the copies: the ring over this node's heirs.
+    heirs: Arc<Ring>,
+}
+
+impl Custody {
+    pub fn new(me: NodeRef, rules: Rules) -> Self {
+        Self {
+            me,
+            rules,
+            owned: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            given: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            ended_order: VecDeque::new(),
+            due: BTreeSet::new(),
+            heirs: Ring::over(Vec::new()).into(),
+        }
+    }
+
+    pub fn holding(&self, nonce: Nonce) -> Holding {
+        if self.owned.contains_key(&nonce) {
+            return Holding::Live;
+        }
+        if let Some(given) = self.given.get(&nonce) {
+            return Holding::Given(given.to);
+        }
+        self.ended.get(&nonce).map_or(Holding::Unknown, |why| Holding::Ended(*why))
+    }
+
+    pub fn owned(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.owned.values().map(|owned| &owned.record)
+    }
+
+    pub fn record(&self, nonce: Nonce) -> Option<&Arc<Record>> {
+        self.owned.get(&nonce).map(|owned| &owned.record)
+    }
+
+    pub fn copies(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.copies.values().map(|(record, _)| record)
+    }
+
+    /// How many backups have the latest version of a session's record.
+    pub fn kept_by(&self, nonce: Nonce) -> usize {
+        self.owned.get(&nonce).map_or(0, |owned| owned.kept_by.len())
+    }
+
+    /// Whether a backup that is there still misses the end of a session.
+    pub fn is_end_untold(&self, nonce: Nonce) -> bool {
+        self.ending.contains_key(&nonce)
+    }
+
+    pub fn heirs(&self) -> &Arc<Ring> {
+        &self.heirs
+    }
+
+    // --- as the owner ---
+
+    /// A session of this node's is born, or was found again at its upstream.
+    pub fn own(&mut self, record: Record, now: Ms) {
+        let nonce = record.nonce;
+        self.copies.remove(&nonce);
+        self.forget_due(nonce);
+        self.owned.insert(nonce, Owned { record: record.into(), kept_by: Vec::new(), due: now });
+        self.due.insert((now, nonce));
+    }
+
+    /// Changes what is on record; nothing is written where nothing changes.
+    pub fn change(&mut self, nonce: Nonce, change: impl FnOnce(&mut Record), now: Ms) {
+        let Some(owned) = self.owned.get_mut(&nonce) else { return };
+        let mut record = (*owned.record).clone();
+        change(&mut record);
+        if record == *owned.record {
+            return;
+        }
+        record.rev += 1;
+        owned.record = record.into();
+        owned.kept_by.clear();
+        self.due.remove(&(owned.due, nonce));
+        owned.due = now;
+        self.due.insert((now, nonce));
+    }
+
+    /// A session is over for good.
+    pub fn end(&mut self, nonce: Nonce, why: GoneWhy, now: Ms) -> Option<Arc<Record>> {
+        let owned = self.owned.remove(&nonce)?;
+        self.due.remove(&(owned.due, nonce));
+        self.bury(nonce, why);
+        self.ending.insert(nonce, Ending { why, kept_by: Vec::new(), told: 0, due: now });
+        self.due.insert((now, nonce));
+        Some(owned.record)
+    }
+
+    /// Who keeps copies from now on, and who is given what when this node leaves.
+    pub fn entrust(&mut self, heirs: Vec<NodeRef>, now: Ms) {
+        if self.heirs.nodes() == heirs {
+            return;
+        }
+        self.heirs = Ring::over(heirs).into();
+        for (nonce, owned) in &mut self.owned {
+            self.due.remove(&(owned.due, *nonce));
+            owned.due = now;
+            self.due.insert((now, *nonce));
+        }
+    }
+
+    /// What is to be sent now: at most a message to each node per kind of thing.
+    pub fn parcels(&mut self, now: Ms) -> Vec<Parcel> {
+        let mut keep: BTreeMap<NodeRef, Vec<Item>> = BTreeMap::new();
+        let mut give = Vec::new();
+        let mut looked_at = 0;
+        while let Some((at, nonce)) = self.due.first().copied() {
+            if at > now || looked_at == RECORDS_AT_ONCE {
+                break;
+            }
+            looked_at += 1;
+            self.due.remove(&(at, nonce));
+            let heirs = self.heirs.clone();
+            let backups = || heirs.successors(Position::of_session(nonce)).take(BACKUPS);
+            if let Some(owned) = self.owned.get_mut(&nonce) {
+                let missing: Vec<_> = backups().filter(|node| !owned.kept_by.contains(node)).collect();
+                if missing.is_empty() {
+                    // Told again from time to time, so that nobody takes it for forgotten.
+                    owned.kept_by.clear();
+                    owned.due = now + Ms::from(owned.record.keep_s) * 1_000 / 4;
+                } else {
+                    owned.due = now + AGAIN;
+                }
+                self.due.insert((owned.due, nonce));
+                for node in missing {
+                    keep.entry(node).or_default().push(Item::Live(owned.record.clone()));
+                }
+            } else if let Some(given) = self.given.get_mut(&nonce).filter(|given| !given.taken) {
+                given.due = now + AGAIN;
+                self.due.insert((given.due, nonce));
+                give.push(Parcel::Give { to: given.to, record: given.record.clone() });
+            } else if let Some(ending) = self.ending.get_mut(&nonce) {
+                let missing: Vec<_> = backups().filter(|node| !ending.kept_by.contains(node)).collect();
+                ending.told += 1;
+                if missing.is_empty() || ending.told > ENDS_TOLD_MAX {
+                    self.ending.remove(&nonce);
+                    continue;
+                }
+                ending.due = now + AGAIN;
+                self.due.insert((ending.due, nonce));
+                for node in missing {
+                    keep.entry(node).or_default().push(Item::Ended { nonce, why: ending.why });
+                }
+            }
+        }
+        let kept = keep.into_iter().map(|(to, items)| Parcel::Keep { to, items });
+        kept.chain(give).collect()
+    }
+
+    /// A backup has what it was sent.
+    pub fn kept(&mut self, by: NodeRef, items: &[Item], now: Ms) {
+        for item in items {
+            match item {
+                Item::Live(record) => {
+                    let Some(owned) = self.owned.get_mut(&record.nonce) else { continue };
+                    if owned.record.version() == record.version() && !owned.kept_by.contains(&by) {
+                        owned.kept_by.push(by);
+                    }
+                }
+                Item::Ended { nonce, .. } => {
+                    let Some(ending) = self.ending.get_mut(nonce) else { continue };
+                    ending.kept_by.push(by);
+                    self.due.remove(&(ending.due, *nonce));
+                    ending.due = now;
+                    self.due.insert((now, *nonce));
+                }
+            }
+        }
+    }
+
+    // --- as a backup ---
+
+    /// Keeps what an owner has sent.
+    pub fn keep(&mut self, item: &Item, now: Ms) {
+        match item {
+            Item::Live(record) => {
+                let nonce = record.nonce;
+                let is_over = self.ended.contains_key(&nonce) && self.rules.keeps(Rule::EndedStaysEnded);
+                if is_over || self.owned.contains_key(&nonce) {
+                    return;
+                }
+                let regresses =
+                    self.copies.get(&nonce).is_some_and(|(known, _)| known.version() > record.version());
+                if !regresses || !self.rules.keeps(Rule::RecordsNeverRegress) {
+                    self.copies.insert(nonce, (record.clone(), now));
+                }
+            }
+            Item::Ended { nonce, why } => {
+                self.copies.remove(nonce);
+                if !self.owned.contains_key(nonce) {
+                    self.bury(*nonce, *why);
+                }
+            }
+        }
+    }
+
+    /// What this node knows of a session, for a new owner that knows less.
+    pub fn recall(&self, nonce: Nonce) -> Option<Item> {
+        if let Some(why) = self.ended.get(&nonce) {
+            return Some(Item::Ended { nonce, why: *why });
+        }
+        let copy = self.copies.get(&nonce).map(|(record, _)| record);
+        let given = || self.given.get(&nonce).map(|given| &given.record);
+        copy.or_else(given).map(|record| Item::Live(record.clone()))
+    }
+
+    /// Drops copies that nobody has told of for too long.
+    pub fn forget_old(&mut self, now: Ms) {
+        self.copies.retain(|_, (record, since)| now.saturating_sub(*since) < Ms::from(record.keep_s) * 1_000);
+    }
+
+    // --- when owners change ---
+
+    /// Takes over what the verdicts give to this node, of what it has copies of.
+    pub fn inherit(&mut self, succession: &Succession, now: Ms) -> Vec<Arc<Record>> {
+        let me = self.me;
+        let owner = |record: &Record| succession.owner(record.birth.home, Position::of_session(record.nonce));
+        let inherited: Vec<_> = self
+            .copies
+            .values()
+            .filter_map(|(record, _)| {
+                let owner = owner(record).filter(|owner| owner.node == me)?;
+                Some((record.clone(), owner))
+            })
+            .collect();
+        let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
+        let taken = taken.collect();
+        self.give_again(succession, now);
+        taken
+    }
+
+    fn adopt(&mut self, record: &Arc<Record>, epoch: u32, now: Ms) -> Arc<Record> {
+        let mut record = (**record).clone();
+        if epoch > record.epoch {
+            (record.epoch, record.rev) = (epoch, 0);
+        }
+        let nonce = record.nonce;
+        self.given.remove(&nonce);
+        self.own(record, now);
+        self.owned[&nonce].record.clone()
+    }
+
+    /// Gives a session away, to whoever will own it once this node is over. From now on this node
+    /// serves it no more. `None` where there is nobody.
+    pub fn give(&mut self, nonce: Nonce, succession: &Succession, now: Ms) -> Option<NodeRef> {
+        let owned = self.owned.get(&nonce)?;
+        let to = self.next_owner(&owned.record, succession).filter(|owner| owner.node != self.me)?;
+        let owned = self.owned.remove(&nonce)?;
+        self.due.remove(&(owned.due, nonce));
+        if !self.rules.keeps(Rule::GivenIsGiven) {
+            self.owned.insert(nonce, owned.clone());
+        }
+        let mut record = (*owned.record).clone();
+        (record.epoch, record.rev) = (to.epoch, 0);
+        self.given.insert(nonce, Given { to: to.node, record: record.into(), taken: false, due: now });
+        self.due.insert((now, nonce));
+        Some(to.node)
+    }
+
+    /// Whoever was given something and is over now has not kept it: the next in line gets it.
+    fn give_again(&mut self, succession: &Succession, now: Ms) {
+        let lost = self.given.iter().filter(|(_, given)| succession.is_over(given.to));
+        for nonce in lost.map(|(nonce, _)| *nonce).collect::<Vec<_>>() {
+            let Some(given) = self.given.get(&nonce) else { continue };
+            let Some(next) = self.next_owner(&given.record, succession) else { continue };
+            let mut record = (*given.record).clone();
+            (record.epoch, record.rev) = (next.epoch, 0);
+            self.due.remove(&(given.due, nonce));
+            self.given.insert(nonce, Given { to: next.node, record: record.into(), taken: false, due: now });
+            self.due.insert((now, nonce));
+        }
+    }
+
+    fn next_owner(&self, record: &Record, succession: &Succession) -> Option<Owner> {
+        let leaving = Some((self.me, &*self.heirs));
+        succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving)
+    }
+
+    /// The taker has it.
+    pub fn taken(&mut self, by: NodeRef, nonce: Nonce) {
+        if let Some(given) = self.given.get_mut(&nonce).filter(|given| given.to == by) {
+            given.taken = true;
+        }
+    }
+
+    /// What was given away and has not been taken yet.
+    pub fn untaken(&self) -> usize {
+        self.given.values().filter(|given| !given.taken).count()
+    }
+
+    /// This node is given a session by its owner; `None` where it knows that to be out of date.
+    pub fn take(&mut self, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
+        let nonce = record.nonce;
+        if self.ended.contains_key(&nonce) {
+            return None;
+        }
+        if let Some(owned) = self.owned.get(&nonce) {
+            return (owned.record.epoch < record.epoch).then(|| self.adopt(record, record.epoch, now));
+        }
+        if self.given.get(&nonce).is_some_and(|given| given.record.epoch > record.epoch) {
+            return None; // given on already: a late repetition
+        }
+        // An owner in between may have written more than the one that gives it.
+        let copy = self.copies.get(&nonce).map(|(copy, _)| copy.clone());
+        let latest = copy.filter(|copy| copy.epoch + 1 >= record.epoch).unwrap_or_else(|| record.clone());
+        Some(self.adopt(&latest, record.epoch, now))
+    }
+
+    /// This node goes on under another incarnation: with what it owned, where it is its own heir.
+    pub fn be_reborn(&mut self, me: NodeRef, heir: bool, succession: &Succession, now: Ms) {
+        self.me = me;
+        self.heirs = Ring::over(Vec::new()).into();
+        self.given.clear();
+        self.due.clear();
+        self.ending.clear();
+        let owned = std::mem::take(&mut self.owned);
+        for (nonce, owned) in owned.into_iter().filter(|_| heir) {
+            let owner = succession.owner(owned.record.birth.home, Position::of_session(nonce));
+            if let Some(owner) = owner.filter(|owner| owner.node == me) {
+                self.adopt(&owned.record, owner.epoch, now);
+            }
+        }
+    }
+
+    // --- small things ---
+
+    fn bury(&mut self, nonce: Nonce, why: GoneWhy) {
+        if self.ended.insert(nonce, why).is_none() {
+            self.ended_order.push_back(nonce);
+        }
+        if self.ended_order.len() > TOMBSTONES_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+
+    fn forget_due(&mut self, nonce: Nonce) {
+        if let Some(owned) = self.owned.get(&nonce) {
+            self.due.remove(&(owned.due, nonce));
+        }
+        if let Some(given) = self.given.get(&nonce) {
+            self.due.remove(&(given.due, nonce));
+        }
+    }
+}
