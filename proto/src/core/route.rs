@@ -1,10 +1,12 @@
 //! Who answers a request: the decision of the whole journey, as one pure function.
 
 use super::{
+    custody::Holding,
     ring::{Position, Ring},
+    succession::Succession,
     view::{Phase, View},
 };
-use crate::id::{Birth, NodeRef};
+use crate::id::{Birth, NodeRef, Nonce};
 use crate::wire::{GoneWhy, NotHere, NotHereWhy, Reason, Refusal};
 
 /// What a request asks for, as far as routing cares.
@@ -13,7 +15,7 @@ pub enum Ask<'a> {
     /// A new session; `chosen` is where placement wants it, if there is anybody to want.
     Open { chosen: Option<NodeRef> },
     /// The session that was born so.
-    Session(&'a Birth),
+    Session { birth: &'a Birth, nonce: Nonce },
     /// Whoever the ring gives this key to.
     Key(Position),
     /// Any node will do.
@@ -27,14 +29,6 @@ pub enum Hop {
     Entry,
     /// From another node; `same_view` when that node decided by the view that this one has.
     Forwarded { same_view: bool },
-}
-
-/// What this node knows of the session that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holding {
-    Live,
-    Ended(GoneWhy),
-    Unknown,
 }
 
 /// What the route says should happen to a session whose owner is gone.
@@ -51,15 +45,15 @@ pub struct Situation<'a> {
     pub my_phase: Phase,
     pub view: &'a View,
     pub ring: &'a Ring,
-    /// The view has not changed for a while: what it says of the dead may be acted on.
-    pub settled: bool,
-    /// Seconds since the Unix epoch, by this node's clock.
-    pub now_s: u32,
+    pub succession: &'a Succession,
+    /// This node may serve sessions at present.
+    pub leased: bool,
     pub hop: Hop,
     /// Nodes that did not serve this request, in this round.
     pub tried: &'a [NodeRef],
     /// Where the last of them pointed to.
     pub hint: Option<NodeRef>,
+    /// What this node has to do with the session.
     pub holding: Holding,
     pub on_loss: OnLoss,
 }
@@ -71,73 +65,89 @@ pub enum Route {
     Here,
     /// This node, by opening a session at its upstream.
     Open,
+    /// This node, as the new owner of a session that it has nothing of yet.
+    Revive { epoch: u32 },
     /// That node.
     There(NodeRef),
-    /// Nobody yet: ask again when the view has changed, or after a pause.
-    Wait,
+    /// Nobody yet: ask again when the world has changed, or after a pause. It is this node that is
+    /// waited for, if it is known which.
+    Wait(Option<NodeRef>),
     /// Not this node; the entry node shall look again.
     NotHere(NotHere),
     /// Nobody.
     Refuse(Refusal),
 }
 
-/// How long the news of a node may take to reach the last of 1,000, clocks apart included: gossip
-/// needs about 10 rounds of a second.
-const NEWS_S: u32 = 15;
-
 pub fn route(ask: Ask<'_>, situation: &Situation<'_>) -> Route {
     match ask {
         Ask::Open { chosen } => open(chosen, situation),
-        Ask::Session(birth) => session(birth, situation),
+        Ask::Session { birth, nonce } => session(birth, nonce, situation),
         Ask::Key(position) => key(position, situation),
         Ask::Anyone => Route::Here,
     }
 }
 
 fn open(chosen: Option<NodeRef>, situation: &Situation<'_>) -> Route {
-    match (situation.hop, situation.my_phase) {
-        (Hop::Entry, phase) => match chosen {
-            Some(node) if node == situation.me => Route::Open,
-            Some(node) => Route::There(node),
+    let draining = matches!(situation.my_phase, Phase::Draining | Phase::Dead);
+    match situation.hop {
+        Hop::Entry => match chosen {
+            Some(node) if node != situation.me => Route::There(node),
             // Draining alone: a session that may not outlive this node is better than none.
-            None if phase == Phase::Draining => Route::Open,
-            None => Route::Wait,
+            Some(_) => if_leased(Route::Open, situation),
+            None if draining => if_leased(Route::Open, situation),
+            None => Route::Wait(None),
         },
-        (Hop::Forwarded { .. }, Phase::Active | Phase::Joining) => Route::Open,
-        (Hop::Forwarded { .. }, Phase::Draining | Phase::Dead) => {
-            Route::NotHere(NotHere { hint: None, why: NotHereWhy::Draining })
-        }
+        Hop::Forwarded { .. } if draining => not_here(None, NotHereWhy::Draining),
+        Hop::Forwarded { .. } => if_leased(Route::Open, situation),
     }
 }
 
-fn session(birth: &Birth, situation: &Situation<'_>) -> Route {
-    let home = birth.home;
-    if home == situation.me {
-        return match situation.holding {
-            Holding::Live => Route::Here,
-            Holding::Ended(why) => Route::Refuse(Refusal::Gone(why)),
-            Holding::Unknown => Route::Refuse(Refusal::Gone(GoneWhy::Unknown)),
+fn session(birth: &Birth, nonce: Nonce, situation: &Situation<'_>) -> Route {
+    match situation.holding {
+        Holding::Live => return if_leased(Route::Here, situation),
+        Holding::Ended(why) => return Route::Refuse(Refusal::Gone(why)),
+        Holding::Given(_) | Holding::Unknown => {}
+    }
+    let Some(owner) = situation.succession.owner(birth.home, Position::of_session(nonce)) else {
+        return lost(situation.on_loss);
+    };
+    if owner.node == situation.me && situation.holding == Holding::Unknown {
+        return match situation.on_loss {
+            _ if owner.epoch == 1 => Route::Refuse(Refusal::Gone(GoneWhy::Unknown)),
+            OnLoss::Expire => lost(OnLoss::Expire),
+            OnLoss::Reinitialize => if_leased(Route::Revive { epoch: owner.epoch }, situation),
         };
     }
+    let given = match situation.holding {
+        Holding::Given(to) => Some(to),
+        Holding::Live | Holding::Ended(_) | Holding::Unknown => None,
+    };
     if let Hop::Forwarded { .. } = situation.hop {
-        let superseded = home.tag == situation.me.tag;
-        let why = if superseded { NotHereWhy::Superseded } else { NotHereWhy::NotMine };
-        let hint = (!superseded && is_serving(home, situation.view)).then_some(home);
-        return Route::NotHere(NotHere { hint, why });
+        return not_here(given.or(Some(owner.node)), NotHereWhy::NotMine);
     }
-    match situation.view.by_tag(home.tag) {
-        // A later start under its name is proof that the home is gone.
-        Some(member) if member.node.inc > home.inc => lost(situation.on_loss),
-        Some(member) if member.node == home && member.phase != Phase::Dead => {
-            if situation.tried.contains(&home) { Route::Wait } else { Route::There(home) }
-        }
-        Some(member) if member.node == home && situation.settled => lost(situation.on_loss),
-        // A home never heard of may have joined a moment ago, and its news be on the way.
-        Some(_) | None if situation.settled && situation.now_s > birth.minted_s.saturating_add(NEWS_S) => {
-            lost(situation.on_loss)
-        }
-        Some(_) | None => Route::Wait,
+    let may_serve = |node: &NodeRef| {
+        *node != situation.me
+            && !situation.tried.contains(node)
+            && !situation.succession.is_over(*node)
+            && is_serving(*node, situation.view)
+    };
+    match [given, situation.hint, Some(owner.node)].into_iter().flatten().find(may_serve) {
+        Some(node) => Route::There(node),
+        None => Route::Wait(Some(given.unwrap_or(owner.node))),
     }
+}
+
+/// What only a node with a lease may do; another node may have taken its sessions over.
+fn if_leased(route: Route, situation: &Situation<'_>) -> Route {
+    match situation.hop {
+        _ if situation.leased => route,
+        Hop::Entry => Route::Wait(None),
+        Hop::Forwarded { .. } => not_here(None, NotHereWhy::Parked),
+    }
+}
+
+fn not_here(hint: Option<NodeRef>, why: NotHereWhy) -> Route {
+    Route::NotHere(NotHere { hint, why })
 }
 
 fn key(position: Position, situation: &Situation<'_>) -> Route {
@@ -147,7 +157,7 @@ fn key(position: Position, situation: &Situation<'_>) -> Route {
         return if same_view || owner == Some(situation.me) {
             Route::Here
         } else {
-            Route::NotHere(NotHere { hint: owner, why: NotHereWhy::NotMine })
+            not_here(owner, NotHereWhy::NotMine)
         };
     }
     let untried = |node: &NodeRef| !situation.tried.contains(node);
@@ -155,7 +165,7 @@ fn key(position: Position, situation: &Situation<'_>) -> Route {
     match hinted.into_iter().chain(situation.ring.successors(position)).find(untried) {
         Some(node) if node == situation.me => Route::Here,
         Some(node) => Route::There(node),
-        None => Route::Wait,
+        None => Route::Wait(None),
     }
 }
 

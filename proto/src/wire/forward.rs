@@ -54,8 +54,8 @@ pub struct NotHere {
 pub enum NotHereWhy {
     /// Another node owns it.
     NotMine,
-    /// The session belongs to an earlier start of this node.
-    Superseded,
+    /// This node may serve no session at present: too few of its witnesses hear it.
+    Parked,
     /// This node is draining and takes no new sessions.
     Draining,
     /// This node has no such route.

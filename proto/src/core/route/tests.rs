@@ -1,22 +1,22 @@
 //! Every situation of small worlds, against what must hold in each. Three nodes: `a` decides; the
-//! session's home is `a`, `b`, or an earlier start of one of them.
+//! session's home is `a`, `b`, or an earlier start of one of them, and some of them are over.
 
 use super::*;
+use crate::core::succession::Owner;
 use crate::core::view::{Member, tests::member};
 use crate::id::{Principal, RouteId};
+use crate::wire::Verdict;
 
-const HOLDINGS: [Holding; 3] = [Holding::Live, Holding::Ended(GoneWhy::Deleted), Holding::Unknown];
 const HOPS: [Hop; 3] = [Hop::Entry, Hop::Forwarded { same_view: true }, Hop::Forwarded { same_view: false }];
-
-/// Births are of the year 1970, long before this.
-const NOW_S: u32 = 1_000_000;
+const NONCE: Nonce = Nonce([7; 12]);
 
 /// One world in which `a` has to decide.
 struct World<'a> {
     view: &'a View,
     ring: &'a Ring,
+    succession: &'a Succession,
     my_phase: Phase,
-    settled: bool,
+    leased: bool,
     hop: Hop,
     tried: &'a [NodeRef],
     hint: Option<NodeRef>,
@@ -31,8 +31,8 @@ impl World<'_> {
             my_phase: self.my_phase,
             view: self.view,
             ring: self.ring,
-            settled: self.settled,
-            now_s: NOW_S,
+            succession: self.succession,
+            leased: self.leased,
             hop: self.hop,
             tried: self.tried,
             hint: self.hint,
@@ -42,7 +42,15 @@ impl World<'_> {
     }
 
     fn serving(&self, node: NodeRef) -> bool {
-        is_serving(node, self.view)
+        is_serving(node, self.view) && !self.succession.is_over(node)
+    }
+
+    fn session(&self, birth: &Birth) -> Route {
+        route(Ask::Session { birth, nonce: NONCE }, &self.situation())
+    }
+
+    fn owner(&self, birth: &Birth) -> Option<Owner> {
+        self.succession.owner(birth.home, Position::of_session(NONCE))
     }
 }
 
@@ -54,50 +62,87 @@ fn birth(home: NodeRef) -> Birth {
     Birth { minted_s: 0, home, route: RouteId(1), principal: Principal::ANYONE, upstream: None }
 }
 
+fn births() -> [Birth; 4] {
+    [node("a", 2), node("a", 1), node("b", 2), node("b", 1)].map(birth)
+}
+
 /// `b` as `a` may see it: absent, or in an older, the meant, or a later incarnation, in any phase.
 fn sights_of(name: &str) -> Vec<Option<Member>> {
     let seen = (1..=3).flat_map(|inc| Phase::ALL.map(|phase| Some(member(name, inc, phase))));
     seen.chain([None]).collect()
 }
 
+/// Nobody is over; `b` is; an earlier start of `a` is; both, one the other's heir.
+fn successions() -> Vec<Succession> {
+    let b = Verdict { over: node("b", 2), heirs: vec![node("a", 2), node("c", 2)] };
+    let to_c = Verdict { over: node("b", 2), heirs: vec![node("c", 2)] };
+    let a = Verdict { over: node("a", 1), heirs: vec![node("b", 2)] };
+    let known = |verdicts: &[&Verdict]| {
+        let mut succession = Succession::default();
+        assert!(verdicts.iter().all(|verdict| succession.learn(verdict)));
+        succession
+    };
+    vec![known(&[]), known(&[&b]), known(&[&to_c]), known(&[&a]), known(&[&a, &b])]
+}
+
 fn subsets(nodes: [NodeRef; 3]) -> Vec<Vec<NodeRef>> {
     (0..8).map(|bits| (0..3).filter(|at| bits >> at & 1 == 1).map(|at| nodes[at]).collect()).collect()
 }
 
-fn circumstances(hinted: NodeRef) -> impl Iterator<Item = (Hop, Option<NodeRef>, Holding, bool, OnLoss)> {
-    HOPS.into_iter().flat_map(move |hop| {
-        [None, Some(hinted)].into_iter().flat_map(move |hint| {
-            HOLDINGS.into_iter().flat_map(move |holding| {
-                [
-                    (true, OnLoss::Expire),
-                    (true, OnLoss::Reinitialize),
-                    (false, OnLoss::Expire),
-                    (false, OnLoss::Reinitialize),
-                ]
-                .map(|(settled, on_loss)| (hop, hint, holding, settled, on_loss))
-            })
-        })
-    })
+fn circumstances(hinted: NodeRef) -> Vec<(Hop, Option<NodeRef>, Holding, bool, OnLoss)> {
+    let holdings =
+        [Holding::Live, Holding::Given(node("c", 2)), Holding::Ended(GoneWhy::Deleted), Holding::Unknown];
+    let mut all = Vec::new();
+    for hop in HOPS {
+        for hint in [None, Some(hinted)] {
+            for holding in holdings {
+                for leased in [true, false] {
+                    for on_loss in [OnLoss::Expire, OnLoss::Reinitialize] {
+                        all.push((hop, hint, holding, leased, on_loss));
+                    }
+                }
+            }
+        }
+    }
+    all
 }
 
-/// Calls `check` in every world: 4 phases of `a`, 13 sights of `b`, 5 of `c`, and every combination
+/// Calls `check` in every world: 4 phases of `a`, 13 sights of `b`, 3 of `c`, and every combination
 /// of the rest.
 fn in_every_world(mut check: impl FnMut(&World<'_>)) -> usize {
     let mut worlds = 0;
     let nodes = [node("a", 2), node("b", 2), node("c", 2)];
-    let sights_of_c = Phase::ALL.map(|phase| Some(member("c", 2, phase))).into_iter().chain([None]);
-    let others: Vec<_> =
-        sights_of_c.flat_map(|c| sights_of("b").into_iter().map(move |b| (b, c.clone()))).collect();
+    let circumstances = circumstances(nodes[1]);
+    let successions = successions();
+    let sights_of_c = [Phase::Active, Phase::Dead].map(|phase| Some(member("c", 2, phase)));
+    let others: Vec<_> = sights_of_c
+        .into_iter()
+        .chain([None])
+        .flat_map(|c| sights_of("b").into_iter().map(move |b| (b, c.clone())))
+        .collect();
     for my_phase in Phase::ALL {
         for (b, c) in &others {
             let members = [Some(member("a", 2, my_phase)), b.clone(), c.clone()].into_iter().flatten();
             let view = View::new(members.collect());
             let ring = Ring::new(&view);
             for tried in subsets(nodes) {
-                for (hop, hint, holding, settled, on_loss) in circumstances(nodes[1]) {
-                    let (view, ring, tried) = (&view, &ring, tried.as_slice());
-                    check(&World { view, ring, my_phase, settled, hop, tried, hint, holding, on_loss });
-                    worlds += 1;
+                for succession in &successions {
+                    for (hop, hint, holding, leased, on_loss) in circumstances.iter().copied() {
+                        let (view, ring, tried) = (&view, &ring, tried.as_slice());
+                        check(&World {
+                            view,
+                            ring,
+                            succession,
+                            my_phase,
+                            leased,
+                            hop,
+                            tried,
+                            hint,
+                            holding,
+                            on_loss,
+                        });
+                        worlds += 1;
+                    }
                 }
             }
         }
@@ -107,13 +152,14 @@ fn in_every_world(mut check: impl FnMut(&World<'_>)) -> usize {
 
 fn asks<'a>(births: &'a [Birth]) -> Vec<Ask<'a>> {
     let opens = [None, Some(node("a", 2)), Some(node("b", 2))].map(|chosen| Ask::Open { chosen });
-    let keys = (0..4u8).map(|key| Ask::Key(Position::of_key(&[key])));
-    births.iter().map(Ask::Session).chain(opens).chain(keys).chain([Ask::Anyone]).collect()
+    let keys = (0..2u8).map(|key| Ask::Key(Position::of_key(&[key])));
+    let sessions = births.iter().map(|birth| Ask::Session { birth, nonce: NONCE });
+    sessions.chain(opens).chain(keys).chain([Ask::Anyone]).collect()
 }
 
 #[test]
 fn what_must_hold_in_every_small_world() {
-    let births = [node("a", 2), node("a", 1), node("b", 2), node("b", 1)].map(birth);
+    let births = births();
     let asks = asks(&births);
     let worlds = in_every_world(|world| {
         let situation = world.situation();
@@ -122,7 +168,7 @@ fn what_must_hold_in_every_small_world() {
             let context = || format!("{ask:?} in {situation:?}: {decided:?}");
             if let Hop::Forwarded { .. } = world.hop {
                 assert!(
-                    !matches!(decided, Route::There(_) | Route::Wait),
+                    !matches!(decided, Route::There(_) | Route::Wait(_)),
                     "a receiver never sends on: {}",
                     context()
                 );
@@ -136,34 +182,43 @@ fn what_must_hold_in_every_small_world() {
             match decided {
                 Route::There(to) => {
                     assert_ne!(to, situation.me, "nobody forwards to itself: {}", context());
-                    let placed = matches!(ask, Ask::Open { chosen } if *chosen == Some(to));
-                    assert!(placed || world.serving(to), "only to members that live: {}", context());
+                    let by_ring = matches!(ask, Ask::Open { chosen } if *chosen == Some(to))
+                        || matches!(ask, Ask::Key(_));
+                    assert!(by_ring || world.serving(to), "only to members that live: {}", context());
+                    let placed = matches!(ask, Ask::Open { .. });
                     assert!(placed || !world.tried.contains(&to), "nobody is asked twice: {}", context());
                 }
                 Route::Refuse(Refusal::Undelivered { may_have_run, .. }) => {
                     assert!(!may_have_run, "nothing was sent yet: {}", context());
                 }
-                Route::Here
-                | Route::Open
-                | Route::Wait
-                | Route::NotHere(_)
-                | Route::Refuse(Refusal::Gone(_)) => {}
+                Route::Open | Route::Revive { .. } => {
+                    assert!(world.leased, "nothing begins without a lease: {}", context());
+                }
+                Route::Here | Route::Wait(_) | Route::NotHere(_) | Route::Refuse(Refusal::Gone(_)) => {}
             }
         }
     });
-    assert_eq!(worlds, 4 * 13 * 5 * 3 * 2 * 8 * 2 * 3 * 2, "no world was left out");
+    assert_eq!(worlds, 4 * 13 * 3 * 8 * 5 * 3 * 2 * 4 * 2 * 2, "no world was left out");
 }
 
 #[test]
-fn a_session_is_served_by_its_home_alone() {
+fn a_session_is_served_only_by_who_holds_it_or_inherits_it_and_only_with_a_lease() {
     in_every_world(|world| {
-        for home in [node("a", 2), node("a", 1), node("b", 2), node("b", 1)] {
-            let birth = birth(home);
-            let decided = route(Ask::Session(&birth), &world.situation());
-            let mine = home == node("a", 2) && world.holding == Holding::Live;
-            assert_eq!(decided == Route::Here, mine, "{home} {decided:?}");
+        for birth in births() {
+            let (decided, owner) = (world.session(&birth), world.owner(&birth));
+            let serves = matches!(decided, Route::Here | Route::Revive { .. });
+            if serves {
+                assert!(world.leased, "{decided:?}");
+                let inherits = owner.is_some_and(|owner| owner.node == node("a", 2) && owner.epoch > 1);
+                match world.holding {
+                    Holding::Live => assert_eq!(decided, Route::Here),
+                    Holding::Unknown => assert!(inherits, "{decided:?}"),
+                    Holding::Given(_) | Holding::Ended(_) => panic!("it has it no more: {decided:?}"),
+                }
+            }
             if let Route::There(to) = decided {
-                assert_eq!(to, home, "no other node is asked");
+                let expected = [owner.map(|owner| owner.node), world.hint, Some(node("c", 2))];
+                assert!(expected.contains(&Some(to)), "no other node is asked: {decided:?}");
             }
         }
     });
@@ -172,53 +227,31 @@ fn a_session_is_served_by_its_home_alone() {
 #[test]
 fn a_404_is_given_only_when_known() {
     in_every_world(|world| {
-        let home = node("b", 2);
-        let birth = birth(home);
-        let decided = route(Ask::Session(&birth), &world.situation());
-        if world.hop == Hop::Entry && world.serving(home) {
-            assert!(!matches!(decided, Route::Refuse(_)), "its owner lives: {decided:?}");
-        }
-        if let Route::Refuse(refusal) = decided {
-            let superseded = world.view.by_tag(home.tag).is_some_and(|now| now.node.inc > home.inc);
-            assert!(superseded || world.settled, "neither proof nor a settled view: {decided:?}");
-            let gone = matches!(refusal, Refusal::Gone(GoneWhy::LostOwner));
-            assert_eq!(gone, world.on_loss == OnLoss::Expire, "404 only where the route says so");
+        for birth in births() {
+            let Route::Refuse(refusal) = world.session(&birth) else { continue };
+            let owner = world.owner(&birth);
+            let mine = owner.is_some_and(|owner| owner.node == node("a", 2));
+            match refusal {
+                Refusal::Gone(GoneWhy::LostOwner) => {
+                    assert!(world.on_loss == OnLoss::Expire, "404 only where the route says so");
+                    assert!(mine || owner.is_none(), "another node may have it");
+                }
+                Refusal::Gone(GoneWhy::Unknown) => assert_eq!(owner.map(|owner| owner.epoch), Some(1)),
+                Refusal::Gone(_) => assert!(matches!(world.holding, Holding::Ended(_))),
+                Refusal::Undelivered { .. } => assert_eq!(owner, None),
+            }
         }
     });
 }
 
 #[test]
-fn a_settled_view_never_makes_a_request_wait_for_a_gone_owner() {
+fn who_waits_says_for_whom() {
     in_every_world(|world| {
         let birth = birth(node("b", 2));
-        let decided = route(Ask::Session(&birth), &world.situation());
-        if world.settled && !world.serving(node("b", 2)) {
-            assert_ne!(decided, Route::Wait);
+        if let Route::Wait(Some(node)) = world.session(&birth) {
+            assert!(!world.serving(node) || world.tried.contains(&node));
         }
     });
-}
-
-#[test]
-fn a_session_younger_than_the_news_of_its_home_is_waited_for() {
-    let view = View::new(vec![member("a", 2, Phase::Active)]);
-    let ring = Ring::new(&view);
-    let nobody_tried = [];
-    let world = |now_s| Situation {
-        me: node("a", 2),
-        my_phase: Phase::Active,
-        view: &view,
-        ring: &ring,
-        settled: true,
-        now_s,
-        hop: Hop::Entry,
-        tried: &nobody_tried,
-        hint: None,
-        holding: Holding::Unknown,
-        on_loss: OnLoss::Expire,
-    };
-    let birth = Birth { minted_s: 100, ..birth(node("unheard-of", 1)) };
-    assert_eq!(route(Ask::Session(&birth), &world(100 + NEWS_S)), Route::Wait);
-    assert_eq!(route(Ask::Session(&birth), &world(101 + NEWS_S)), lost(OnLoss::Expire));
 }
 
 #[test]
@@ -244,8 +277,8 @@ fn two_nodes_with_one_view_agree_on_every_key() {
                 my_phase: Phase::Active,
                 view: &view,
                 ring: &ring,
-                settled: true,
-                now_s: NOW_S,
+                succession: &Succession::default(),
+                leased: true,
                 hop: Hop::Entry,
                 tried: &[],
                 hint: None,
@@ -255,9 +288,11 @@ fn two_nodes_with_one_view_agree_on_every_key() {
             match route(ask, &situation) {
                 Route::Here => me,
                 Route::There(node) => node,
-                other @ (Route::Open | Route::Wait | Route::NotHere(_) | Route::Refuse(_)) => {
-                    panic!("{other:?}")
-                }
+                other @ (Route::Open
+                | Route::Revive { .. }
+                | Route::Wait(_)
+                | Route::NotHere(_)
+                | Route::Refuse(_)) => panic!("{other:?}"),
             }
         });
         assert!(answers.iter().all(|answer| *answer == answers[0]));
