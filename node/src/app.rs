@@ -7,7 +7,7 @@ use crate::effects;
 use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
-use crate::peer::{Acceptor, Bound, Greeting, Peers};
+use crate::peer::{Acceptor, Bound, ControlInbox, Greeting, Lifelines, Peers, Sign, accept_lifelines};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
 use anyhow::Context;
@@ -58,6 +58,7 @@ struct Sockets {
     clients: Listener,
     operators: Listener,
     bound: Arc<Bound>,
+    control: ControlInbox,
     advertise: SocketAddr,
 }
 
@@ -67,13 +68,13 @@ impl Sockets {
             front::bind(config.listen).await.with_context(|| format!("listen {}", config.listen))?;
         let operators = front::bind(config.admin).await.with_context(|| format!("admin {}", config.admin))?;
         let bound = Bound::bind(config.peer, &config.secrets, &config.name);
-        let bound = bound.with_context(|| format!("peer {} (UDP)", config.peer))?;
+        let (bound, control) = bound.with_context(|| format!("peer {} (UDP and TCP)", config.peer))?;
         let peer = bound.local_addr()?;
         let mut advertise = config.advertise.unwrap_or(peer);
         if advertise.port() == 0 {
             advertise.set_port(peer.port());
         }
-        Ok(Self { clients, operators, bound: Arc::new(bound), advertise })
+        Ok(Self { clients, operators, bound: Arc::new(bound), control, advertise })
     }
 }
 
@@ -101,8 +102,9 @@ impl Node {
 
         let (stop, leaving, requests) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (lifelines, signs) = Lifelines::new(sockets.bound.clone());
         let acceptor = Arc::new(Acceptor {
-            bound: sockets.bound,
+            bound: sockets.bound.clone(),
             journey: journey.clone(),
             routes: config.routes.clone(),
             gossip: inbox,
@@ -141,6 +143,9 @@ impl Node {
             acceptor.run().await;
             anyhow::bail!("the peer endpoint is closed")
         });
+        tasks.spawn(async move { Ok(accept_lifelines(sockets.bound).await?) });
+        tasks.spawn(hold_lifelines(lifelines, cluster.clone()));
+        tasks.spawn(note_signs(signs, sockets.control));
         tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
         tasks.spawn(join(cluster.clone(), seeds));
@@ -254,6 +259,34 @@ async fn tell_gossip(gossip: Arc<Gossip>, cluster: Arc<Cluster>) -> anyhow::Resu
         gossip.announce_phase(phase).await;
         gossip.announce_sessions(cluster.sessions().load(Ordering::Relaxed)).await;
         let _ = tokio::time::timeout(LOAD_EVERY, phases.changed()).await;
+    }
+}
+
+/// A lifeline to every other node that gossip does not take for dead.
+async fn hold_lifelines(lifelines: Lifelines, cluster: Arc<Cluster>) -> anyhow::Result<()> {
+    let mut worlds = cluster.worlds();
+    loop {
+        let world = worlds.borrow_and_update().clone();
+        let others = world.view.members().iter().filter(|member| member.node != cluster.me());
+        let living = others.filter(|member| member.phase != Phase::Dead);
+        lifelines.watch(living.map(|member| (member.node, member.peer)));
+        worlds.changed().await?;
+    }
+}
+
+/// What lifelines and control datagrams tell of others. Nothing follows from it yet.
+async fn note_signs(mut signs: mpsc::Receiver<Sign>, mut control: ControlInbox) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            Some(sign) = signs.recv() => match sign {
+                Sign::Alive(node) => tracing::debug!(%node, "a lifeline stands"),
+                Sign::Dead(node) => tracing::debug!(%node, "a lifeline proves a death"),
+            },
+            Some((from, payload)) = control.recv() => {
+                tracing::debug!(%from, len = payload.len(), "a control datagram");
+            }
+            else => anyhow::bail!("the peer endpoint is closed"),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct NodeArgs {
     /// Where clients connect, HTTP [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where nodes connect, QUIC over UDP [default: 127.0.0.1:7400]
+    /// Where nodes connect, QUIC over UDP and lifelines over TCP [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     peer: Option<String>,
     /// What other nodes dial to reach this one [default: the peer address]

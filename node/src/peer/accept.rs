@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A peer greets as soon as it is connected; one that does not is no peer.
-const GREETING_TIME: Duration = Duration::from_secs(2);
+pub(super) const GREETING_TIME: Duration = Duration::from_secs(2);
 
 /// Serves the requests of peers.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Acceptor {
         let known = world.view.by_tag(Tag::of(CLUSTER, &hello.name)).map_or(0, |member| member.node.inc.0);
         let me = self.bound.greeting();
         let mut writer = Writer::new(send, StreamCode::Malformed);
-        writer.message(&HelloAck { name: me.name.clone(), node: me.node, known_inc: known }).await?;
+        writer.message(&HelloAck { name: me.name, node: me.node, known_inc: known }).await?;
         writer.finish();
         Ok(hello)
     }

@@ -1,7 +1,10 @@
-//! The QUIC endpoint: one UDP socket for everything between nodes, and how its connections are set.
+//! The port that nodes reach each other at: the QUIC endpoint, how its connections are set, and what
+//! shares its number.
 
+use super::datagrams::{Control, ControlInbox};
 use super::frames::{Reader, Writer};
-use super::identity;
+use super::identity::{self, SERVER_NAME};
+use super::lifeline::LifelinePort;
 use crate::config::CLUSTER;
 use proto::id::{ClusterSecret, NodeName, NodeRef};
 use proto::wire::{CloseCode, Hello, HelloAck, Lane, StreamCode};
@@ -10,19 +13,17 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use rustls::{
-    client::AlwaysResolvesClientRawPublicKeys, server::AlwaysResolvesServerRawPublicKeys, version::TLS13,
-};
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
-    sync::{Arc, OnceLock},
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
+use tokio::sync::watch;
 
 const ALPN: &[u8] = b"ringway/1";
-/// The name in the TLS handshake; keys are pinned, so it is the same for every node.
-const SERVER_NAME: &str = "ringway";
+/// A free UDP port is rarely taken for TCP, and never 16 times in a row by chance.
+const PORTS_TRIED_MAX: usize = 16;
 /// A peer that is gone is noticed here when nothing else notices it. Four keep-alives fit, so that
 /// three may be lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,34 +50,24 @@ pub(crate) struct Greeting {
     pub(crate) advertise: SocketAddr,
 }
 
-/// The endpoint with its socket bound. It can dial from the start; who it is, is told before it
+/// The endpoint with its sockets bound. It can dial from the start; who it is, is told before it
 /// greets or answers anybody, because the peers that it meets first have a say in its incarnation.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(super) endpoint: Endpoint,
-    pub(super) greeting: OnceLock<Greeting>,
+    pub(super) control: Control,
+    pub(super) lifeline: LifelinePort,
+    greeting: watch::Sender<Option<Greeting>>,
 }
 
 impl Bound {
-    pub(crate) fn bind(at: SocketAddr, secrets: &[ClusterSecret], name: &NodeName) -> io::Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = identity::own_key(secrets, CLUSTER);
-        let pinned = identity::Pinned::new(secrets, CLUSTER, provider.clone());
-
-        let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(io::Error::other)?
-            .with_client_cert_verifier(pinned.clone())
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.clone())));
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        let mut client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(pinned)
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
-        client.alpn_protocols = vec![ALPN.to_vec()];
-
+    /// Binds the address, or any port of it, for UDP and for TCP; also what control datagrams arrive in.
+    pub(crate) fn bind(
+        at: SocketAddr,
+        secrets: &[ClusterSecret],
+        name: &NodeName,
+    ) -> io::Result<(Self, ControlInbox)> {
+        let (server, client) = identity::tls(secrets, CLUSTER, ALPN).map_err(io::Error::other)?;
         let transport = Arc::new(transport());
         let server = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
@@ -92,24 +83,37 @@ impl Bound {
         let cid_key = u64::from_le_bytes(*own("connection-id").first_chunk().expect("32 bytes begin with 8"));
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
 
-        let socket = UdpSocket::bind(at)?;
-        let mut endpoint = Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?;
+        // A peer may clear the bit that tells QUIC from control datagrams only if it is invited to.
+        config.grease_quic_bit(false);
+
+        let (socket, listener) = bind_both(at)?;
+        let (control, quic, inbox) = Control::share(socket, secrets)?;
+        let mut endpoint =
+            Endpoint::new_with_abstract_socket(config, Some(server), quic, Arc::new(TokioRuntime))?;
         endpoint.set_default_client_config(client);
-        Ok(Self { endpoint, greeting: OnceLock::new() })
+        let lifeline = LifelinePort::new(listener, secrets)?;
+        Ok((Self { endpoint, control, lifeline, greeting: watch::Sender::new(None) }, inbox))
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
     }
 
-    /// Says who this node is; to be called once, before anything is accepted.
+    /// Says who this node is: before anything is accepted, and again when it begins a new life under
+    /// another incarnation. Accepted lifelines are closed then, so that those who hold them see it.
     pub(crate) fn greet_as(&self, greeting: Greeting) {
-        let first = self.greeting.set(greeting).is_ok();
-        debug_assert!(first, "a node has one identity");
+        self.greeting.send_replace(Some(greeting));
     }
 
-    pub(super) fn greeting(&self) -> &Greeting {
-        self.greeting.get().expect("the identity is set before the endpoint is used")
+    pub(super) fn greeting(&self) -> Greeting {
+        known(self.greeting.borrow().as_ref())
+    }
+
+    /// Who this node is, and word of when that changes.
+    pub(super) fn greeting_until_changed(&self) -> (Greeting, watch::Receiver<Option<Greeting>>) {
+        let mut changes = self.greeting.subscribe();
+        let greeting = known(changes.borrow_and_update().as_ref());
+        (greeting, changes)
     }
 
     /// Asks the node at `addr` for the highest incarnation it has seen under this node's name.
@@ -117,6 +121,28 @@ impl Bound {
         let (connection, ack) = dial(&self.endpoint, greeting, addr, Lane::Control).await.ok()?;
         connection.close(VarInt::from_u32(CloseCode::Leaving as u32), b"");
         Some(ack.known_inc)
+    }
+}
+
+fn known(greeting: Option<&Greeting>) -> Greeting {
+    greeting.cloned().expect("the identity is set before the endpoint is used")
+}
+
+/// One port number for UDP and TCP. The standard library sets SO_REUSEADDR for TCP, so that a node
+/// that starts again does not wait for its predecessor's connections to time out.
+fn bind_both(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tried = 1;
+    loop {
+        let udp = UdpSocket::bind(at)?;
+        match TcpListener::bind(udp.local_addr()?) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error)
+                if at.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED_MAX =>
+            {
+                tried += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

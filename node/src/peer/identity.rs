@@ -5,22 +5,52 @@
 use proto::id::ClusterSecret;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
+    SignatureScheme,
+    client::AlwaysResolvesClientRawPublicKeys,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring::sign::any_eddsa_type, verify_tls13_signature_with_raw_key},
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    server::AlwaysResolvesServerRawPublicKeys,
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::CertifiedKey,
+    version::TLS13,
 };
 use std::sync::Arc;
+
+/// The name in the TLS handshake; keys are pinned, so it is the same for every node.
+pub(super) const SERVER_NAME: &str = "ringway";
 
 /// PKCS#8 v1 around a 32-byte Ed25519 seed (RFC 8410, 7).
 const PKCS8_PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 /// SubjectPublicKeyInfo around a 32-byte Ed25519 public key (RFC 8410, 4).
 const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
+/// TLS 1.3 between nodes for one protocol: as the dialled one and as the dialling one.
+pub(super) fn tls(
+    secrets: &[ClusterSecret],
+    cluster: &str,
+    alpn: &[u8],
+) -> Result<(ServerConfig, ClientConfig), Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = own_key(secrets, cluster);
+    let pinned = Pinned::new(secrets, cluster, provider.clone());
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(pinned.clone())
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.clone())));
+    server.alpn_protocols = vec![alpn.to_vec()];
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(pinned)
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+    client.alpn_protocols = vec![alpn.to_vec()];
+    Ok((server, client))
+}
+
 /// This node's key pair: of the first secret.
-pub(super) fn own_key(secrets: &[ClusterSecret], cluster: &str) -> Arc<CertifiedKey> {
+fn own_key(secrets: &[ClusterSecret], cluster: &str) -> Arc<CertifiedKey> {
     let seed = secrets[0].derive("tls", cluster);
     let pkcs8 = PrivatePkcs8KeyDer::from([PKCS8_PREFIX.as_slice(), &seed].concat());
     let key = any_eddsa_type(&pkcs8).expect("32 bytes are an Ed25519 seed");
@@ -34,13 +64,13 @@ fn public_key(seed: &[u8; 32]) -> Vec<u8> {
 
 /// Accepts exactly the keys derived from this cluster's secrets.
 #[derive(Debug)]
-pub(super) struct Pinned {
+struct Pinned {
     keys: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Pinned {
-    pub(super) fn new(secrets: &[ClusterSecret], cluster: &str, provider: Arc<CryptoProvider>) -> Arc<Self> {
+    fn new(secrets: &[ClusterSecret], cluster: &str, provider: Arc<CryptoProvider>) -> Arc<Self> {
         let keys = secrets.iter().map(|secret| public_key(&secret.derive("tls", cluster))).collect();
         Arc::new(Self { keys, provider })
     }

@@ -153,7 +153,7 @@ impl Link {
         if let Some((_, error)) = failure.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(error.clone());
         }
-        let dialled = dial(&bound.endpoint, bound.greeting(), self.addr, lane).await;
+        let dialled = dial(&bound.endpoint, &bound.greeting(), self.addr, lane).await;
         let (connection, ack) =
             dialled.inspect_err(|error| *failure = Some((Instant::now(), error.clone())))?;
         tracing::debug!(peer = %ack.name, addr = %self.addr, ?lane, "connected");

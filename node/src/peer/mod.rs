@@ -1,19 +1,24 @@
-//! Nodes talking to nodes: one QUIC endpoint for everything, mutually authenticated by the cluster
-//! secret. The only folder that names quinn and rustls.
+//! Nodes talking to nodes: one port, everything on it authenticated by the cluster secret. The only
+//! folder that names quinn and rustls.
 //!
 //! [`endpoint`] is how connections are made, [`link`] keeps the ones to a peer, [`frames`] reads and
 //! writes messages on their streams. [`forward`] carries a request to its owner and [`accept`] (this
-//! node as the owner) receives one; [`gossip`] carries chitchat's messages.
+//! node as the owner) receives one; [`gossip`] carries chitchat's messages. [`datagrams`] shares QUIC's UDP socket for what
+//! must arrive at once or not at all, and [`lifeline`] is the TCP connection whose end tells of a death.
 
 mod accept;
+mod datagrams;
 mod endpoint;
 mod forward;
 mod frames;
 mod gossip;
 mod identity;
+mod lifeline;
 mod link;
 
 pub(crate) use accept::Acceptor;
+pub(crate) use datagrams::ControlInbox;
 pub(crate) use endpoint::{Bound, Greeting};
 pub(crate) use forward::{Delivered, Outgoing};
+pub(crate) use lifeline::{Lifelines, Sign, accept_lifelines};
 pub(crate) use link::Peers;

@@ -15,7 +15,7 @@ pub enum Lane {
     Streams,
 }
 
-/// The dialling node says who it is and where peers reach it.
+/// The dialling node says who it is and where peers reach it. On a lifeline both say this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub lane: Lane,
