@@ -20,6 +20,8 @@ pub(crate) enum Broke {
     Upstream,
     /// The connection to the owner was lost.
     Hop,
+    /// The session has gone to another node.
+    Moved,
     /// The client broke off in the middle of its request.
     Client,
     /// The entry node gave up on it, after having been told why.
@@ -30,6 +32,7 @@ impl fmt::Display for Broke {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Upstream => "the upstream broke off",
+            Self::Moved => "the session went to another node",
             Self::Client => "the client broke off",
             Self::Hop => "the connection to the owner was lost",
             Self::Answer => "the answer could not be completed",
@@ -50,6 +53,40 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> BodyStream {
 /// A body that keeps something alive until it has been read or dropped: a count, a slot, a claim.
 pub(crate) fn holding<T: Send + Unpin + 'static>(body: BodyStream, held: T) -> BodyStream {
     Holding { body, _held: held }.boxed_unsync()
+}
+
+/// A stream of the server's own, with something of Ringway's before it, that breaks off when the
+/// session moves.
+pub(crate) fn until(
+    body: BodyStream,
+    first: Option<Bytes>,
+    moved: impl Future<Output = ()> + Send + 'static,
+) -> BodyStream {
+    Until { body, first, moved: Box::pin(moved) }.boxed_unsync()
+}
+
+struct Until {
+    body: BodyStream,
+    first: Option<Bytes>,
+    moved: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Body for Until {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if self.moved.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(Broke::Moved)));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
 }
 
 struct Holding<T> {

@@ -3,7 +3,7 @@
 use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::config::{CLUSTER, Config};
-use crate::effects;
+use crate::effects::{self, Tenancy};
 use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 use anyhow::Context;
 use proto::core::view::{Member, Phase};
 use proto::id::{Incarnation, NodeRef, SealKeys, Tag};
+use proto::wire::{Note, codec};
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -21,6 +22,7 @@ use std::{
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,8 +31,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const JOIN_TIME: Duration = Duration::from_secs(5);
 /// How long a seed may take to say which incarnations it has seen.
 const ASK_TIME: Duration = Duration::from_secs(1);
-/// What a drain waits for requests in progress.
+/// What a drain may take, unless it is said otherwise.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// A node that drains serves on for at least this long: balancers look at /readyz every second or so.
+const LINGER: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Beats are sent every 100 ms; a tick is the resolution of all that is timed between nodes.
+const TICK: Duration = Duration::from_millis(20);
+/// New nodes are watched at once; this is for those that are over.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Three rounds of gossip: the news is with the others.
 const NEWS_TIME: Duration = Duration::from_millis(600);
 /// Gossip carries each node's load this often; forwarded answers carry it too.
@@ -43,9 +52,10 @@ const GOSSIP_INBOX: usize = 1_024;
 /// A node that has bound its addresses and built its parts, and serves.
 pub(crate) struct Node {
     me: Member,
-    cluster: Arc<Cluster>,
-    peers: Arc<Peers>,
+    tenancy: Arc<Tenancy>,
     gossip: Arc<Gossip>,
+    /// Over the admin endpoint, with the time that it may take.
+    asked_to_drain: mpsc::Receiver<Duration>,
     requests: TaskTracker,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -89,8 +99,9 @@ impl Node {
         let seeds: Vec<_> = config.seeds.iter().filter(|seed| **seed != own_peer).cloned().collect();
         let seal = SealKeys::new(&config.secrets, CLUSTER);
         let cluster = Arc::new(Cluster::new(&me, seal, seeds.is_empty()));
-        let sessions = Arc::new(Sessions::new(cluster.clone(), &config.routes));
         let peers = Peers::new(sockets.bound.clone());
+        let sessions =
+            Arc::new(Sessions::new(cluster.clone(), peers.clone(), metrics.clone(), &config.routes));
         let journey =
             Arc::new(Journey::new(cluster.clone(), sessions.clone(), peers.clone(), metrics.clone()));
 
@@ -100,17 +111,19 @@ impl Node {
         let gossip = Gossip::start(&me, format!("{CLUSTER}/1"), seeds.clone(), wire).await?;
         let gossip = Arc::new(gossip);
 
-        let (stop, leaving, requests) =
-            (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let tenancy = Tenancy::new(cluster.clone(), sessions.clone(), peers.clone(), sockets.bound.clone());
+        let tenancy = Arc::new(tenancy);
         let (lifelines, signs) = Lifelines::new(sockets.bound.clone());
-        let acceptor = Arc::new(Acceptor {
-            bound: sockets.bound.clone(),
-            journey: journey.clone(),
-            routes: config.routes.clone(),
-            gossip: inbox,
-            requests: requests.clone(),
-            leaving: leaving.clone(),
-        });
+        let acceptor = Acceptor::new(
+            sockets.bound.clone(),
+            journey.clone(),
+            config.routes.clone(),
+            inbox,
+            leaving.clone(),
+        );
+        let requests = acceptor.requests.clone();
+        let acceptor = Arc::new(acceptor);
         let front = Arc::new(Front {
             journey: journey.clone(),
             routes: config.routes,
@@ -118,7 +131,8 @@ impl Node {
             metrics: metrics.clone(),
             leaving: leaving.clone(),
         });
-        let admin = Arc::new(Admin { journey, metrics: metrics.clone() });
+        let (ask_to_drain, asked_to_drain) = mpsc::channel(1);
+        let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
 
         let clients = sockets.clients.run(
             move |request| {
@@ -144,13 +158,14 @@ impl Node {
             anyhow::bail!("the peer endpoint is closed")
         });
         tasks.spawn(async move { Ok(accept_lifelines(sockets.bound).await?) });
-        tasks.spawn(hold_lifelines(lifelines, cluster.clone()));
-        tasks.spawn(note_signs(signs, sockets.control));
+        tasks.spawn(hold_lifelines(lifelines, tenancy.clone()));
+        tasks.spawn(keep_tenure(tenancy.clone(), signs, sockets.control));
+        tasks.spawn(sessions.clone().send_copies(peers.clone()));
         tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
         tasks.spawn(join(cluster.clone(), seeds));
         tasks.spawn(keep_house(sessions));
-        Ok(Self { me, cluster, peers, gossip, requests, leaving, stop, mouths, tasks })
+        Ok(Self { me, tenancy, gossip, asked_to_drain, requests, leaving, stop, mouths, tasks })
     }
 
     /// The one line on stdout.
@@ -164,25 +179,31 @@ impl Node {
     /// # Errors
     /// When a part fails that the node can't do without.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let failed = tokio::select! {
-            () = stop => None,
-            ended = self.tasks.join_next() => ended,
+        let (failed, time) = tokio::select! {
+            () = stop => (None, DRAIN_TIME),
+            Some(time) = self.asked_to_drain.recv() => (None, time),
+            ended = self.tasks.join_next() => (ended, DRAIN_TIME),
         };
         match failed {
             Some(Ok(Err(error))) => return Err(error),
             Some(Err(panicked)) => return Err(panicked.into()),
             Some(Ok(Ok(()))) | None => {}
         }
-        self.drain().await;
+        self.drain(time).await;
         Ok(())
     }
 
-    /// Serves what is in progress and what it owns, takes nothing new, leaves.
-    async fn drain(self) {
-        tracing::info!(name = %self.me.name, "draining");
-        self.cluster.enter(Phase::Draining);
+    /// Takes nothing new, gives its sessions to their next owners, serves what is in progress, leaves.
+    async fn drain(self, time: Duration) {
+        let (began, end) = (Instant::now(), Instant::now() + time);
+        let Tenancy { cluster, peers, .. } = &*self.tenancy;
+        tracing::info!(name = %self.me.name, ?time, "draining");
+        cluster.enter(Phase::Draining);
         self.gossip.announce_phase(Phase::Draining).await;
-        tokio::time::sleep(NEWS_TIME).await;
+        tokio::time::sleep(NEWS_TIME.min(time)).await;
+        self.hand_over(end).await;
+        // Balancers that look at /readyz now and then still send clients here.
+        tokio::time::sleep_until(end.min(began + LINGER)).await;
         self.leaving.cancel();
         self.stop.cancel();
         self.requests.close();
@@ -192,13 +213,44 @@ impl Node {
             }
             self.requests.wait().await;
         };
-        let _ = tokio::time::timeout(DRAIN_TIME, finishing).await;
-        self.cluster.enter(Phase::Dead); // what is told regularly from now on
+        let _ = tokio::time::timeout_at(end.max(Instant::now() + NEWS_TIME), finishing).await;
+        let me = cluster.me();
+        self.tenancy.carry_out(cluster.resign());
+        let mut worlds = cluster.worlds();
+        let over = worlds.wait_for(|world| world.succession.is_over(me));
+        let _ = tokio::time::timeout(NEWS_TIME, over).await;
+        cluster.enter(Phase::Dead); // what is told regularly from now on
         self.gossip.announce_phase(Phase::Dead).await;
         tokio::time::sleep(NEWS_TIME).await;
-        self.peers.close();
-        let _ = tokio::time::timeout(NEWS_TIME, self.peers.closed()).await;
+        peers.close();
+        let _ = tokio::time::timeout(NEWS_TIME, peers.closed()).await;
         tracing::info!(name = %self.me.name, "left");
+    }
+
+    /// Gives each session away as soon as nothing calls it.
+    async fn hand_over(&self, end: Instant) {
+        let Tenancy { cluster, sessions, .. } = &*self.tenancy;
+        cluster.retire();
+        // Nobody must be given a session before all who would have to know agree on who that is.
+        let heirs = loop {
+            let (heirs, settled) = cluster.heirs();
+            if settled || Instant::now() >= end {
+                break heirs;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        if heirs.is_empty() {
+            return tracing::info!("nobody is there to take sessions over");
+        }
+        sessions.entrust(heirs);
+        loop {
+            let left = sessions.give_idle(&cluster.world().succession);
+            if left == 0 || Instant::now() >= end {
+                tracing::info!(left, "sessions given away");
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
 
@@ -257,34 +309,44 @@ async fn tell_gossip(gossip: Arc<Gossip>, cluster: Arc<Cluster>) -> anyhow::Resu
     loop {
         let phase = *phases.borrow_and_update();
         gossip.announce_phase(phase).await;
+        gossip.announce_incarnation(cluster.me().inc).await;
         gossip.announce_sessions(cluster.sessions().load(Ordering::Relaxed)).await;
         let _ = tokio::time::timeout(LOAD_EVERY, phases.changed()).await;
     }
 }
 
-/// A lifeline to every other node that gossip does not take for dead.
-async fn hold_lifelines(lifelines: Lifelines, cluster: Arc<Cluster>) -> anyhow::Result<()> {
-    let mut worlds = cluster.worlds();
+/// A lifeline to every node whose end would matter.
+async fn hold_lifelines(lifelines: Lifelines, tenancy: Arc<Tenancy>) -> anyhow::Result<()> {
+    let mut worlds = tenancy.cluster.worlds();
     loop {
-        let world = worlds.borrow_and_update().clone();
-        let others = world.view.members().iter().filter(|member| member.node != cluster.me());
-        let living = others.filter(|member| member.phase != Phase::Dead);
-        lifelines.watch(living.map(|member| (member.node, member.peer)));
-        worlds.changed().await?;
+        worlds.borrow_and_update();
+        lifelines.watch(tenancy.watched());
+        let _ = tokio::time::timeout(WATCH_EVERY, worlds.changed()).await;
     }
 }
 
-/// What lifelines and control datagrams tell of others. Nothing follows from it yet.
-async fn note_signs(mut signs: mpsc::Receiver<Sign>, mut control: ControlInbox) -> anyhow::Result<()> {
+/// This node's part in the agreement on who may own sessions.
+async fn keep_tenure(
+    tenancy: Arc<Tenancy>,
+    mut signs: mpsc::Receiver<Sign>,
+    mut control: ControlInbox,
+) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = ticks.tick() => {
+                tenancy.cluster.see_members();
+                tenancy.carry_out(tenancy.cluster.tick());
+            }
             Some(sign) = signs.recv() => match sign {
                 Sign::Alive(node) => tracing::debug!(%node, "a lifeline stands"),
-                Sign::Dead(node) => tracing::debug!(%node, "a lifeline proves a death"),
+                Sign::Dead(node) => tenancy.proven(node),
             },
-            Some((from, payload)) = control.recv() => {
-                tracing::debug!(%from, len = payload.len(), "a control datagram");
-            }
+            Some((from, payload)) = control.recv() => match codec::read::<Note>(&payload) {
+                Ok(note) => tenancy.carry_out(tenancy.cluster.hear(&note)),
+                Err(error) => tracing::debug!(%from, %error, "a note that can't be read"),
+            },
             else => anyhow::bail!("the peer endpoint is closed"),
         }
     }

@@ -6,8 +6,8 @@ use crate::mcp::{self, Message, SESSION_ID};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method};
 use proto::core::ring::Position;
-use proto::id::{SealKeys, SessionId};
-use proto::wire::{self, GoneWhy};
+use proto::id::{NodeRef, SealKeys, SessionId};
+use proto::wire::{self, GoneWhy, Nature};
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -17,11 +17,58 @@ use std::{
 pub(crate) struct Ask {
     pub(crate) route: Arc<Route>,
     pub(crate) errand: Errand,
+    pub(crate) nature: Nature,
+    /// The same for every copy of this request that is sent to other nodes, and for no other.
+    pub(crate) uid: u64,
+    pub(crate) sent: Sent,
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Payload,
+}
+
+/// Where copies of a request went, which matters once one of them is lost.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(Mutex<Copies>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Copies {
+    count: u8,
+    last: Option<NodeRef>,
+    /// One went to a node that is not the last any more.
+    elsewhere: bool,
+}
+
+impl Sent {
+    /// A request that was forwarded; one that may have run before.
+    pub(crate) fn elsewhere(elsewhere: bool) -> Self {
+        Self(Mutex::new(Copies { elsewhere, ..Copies::default() }))
+    }
+
+    /// For the copy that goes to `node` now: how many were sent before, and whether one may have run
+    /// at another node.
+    pub(crate) fn before(&self, node: NodeRef) -> (u8, bool) {
+        let copies = self.copies();
+        (copies.count, copies.elsewhere || copies.last.is_some_and(|last| last != node))
+    }
+
+    /// A copy went to `node`.
+    pub(crate) fn note(&self, node: NodeRef) {
+        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.elsewhere |= copies.last.is_some_and(|last| last != node);
+        (copies.count, copies.last) = (copies.count.saturating_add(1), Some(node));
+    }
+
+    /// Whether a copy may have run at another node than this one.
+    pub(crate) fn may_have_run(&self) -> bool {
+        let copies = self.copies();
+        copies.elsewhere || copies.count > 0
+    }
+
+    fn copies(&self) -> Copies {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request's body.

@@ -3,18 +3,23 @@
 //! The world (view, ring) is one immutable value that is replaced when membership changes, so a
 //! route decision is a plain call that waits for nobody.
 
+use crate::clock;
 use proto::core::{
+    custody::Holding,
     placement,
     ring::Ring,
-    route::{self, Ask, Holding, Hop, OnLoss, Route, Situation},
+    route::{self, Ask, Hop, OnLoss, Route, Situation},
+    succession::Succession,
+    tenure::{Effect, Rules, Tenure},
     view::{Member, Phase, View},
 };
-use proto::id::{NodeName, NodeRef, Nonce, SealKeys};
+use proto::id::{Incarnation, NodeName, NodeRef, Nonce, SealKeys, Tag};
+use proto::wire::Note;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -30,15 +35,23 @@ const NONCES_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     name: NodeName,
-    me: NodeRef,
+    tag: Tag,
+    /// It changes when this node is reborn.
+    inc: AtomicU64,
     seal: SealKeys,
     dice: SystemRandom,
+    /// Which nodes may own sessions, by what this node has been told.
+    tenure: Mutex<Tenure>,
+    /// Until when this node may serve, if nothing more is heard; by [`clock::now`].
+    serves_until: AtomicU64,
     phase: watch::Sender<Phase>,
     world: watch::Sender<Arc<World>>,
     /// Another node has been seen, or there is none to be seen: what is absent is known to be.
     met: AtomicBool,
     /// Sessions that this node owns.
     sessions: AtomicU32,
+    /// Requests are numbered from a random number on, so that no two nodes' numbers meet.
+    uids: AtomicU64,
 }
 
 /// One view of the cluster and what follows from it.
@@ -46,6 +59,8 @@ pub(crate) struct Cluster {
 pub(crate) struct World {
     pub(crate) view: View,
     pub(crate) ring: Ring,
+    /// Who owns what was owned by nodes that are over.
+    pub(crate) succession: Succession,
     /// Sessions per member, in the view's order: from gossip, and fresher from forwarded answers.
     sessions: Vec<AtomicU32>,
     /// Of each node on the ring, its index in the view.
@@ -54,11 +69,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(view: View, since: Instant) -> Self {
+    fn new(view: View, succession: Succession, since: Instant) -> Self {
         let sessions = view.members().iter().map(|_| AtomicU32::new(0)).collect();
         let ring = Ring::new(&view);
         let on_ring = ring.nodes().iter().filter_map(|node| view.index_of(*node)).collect();
-        Self { view, ring, sessions, on_ring, since }
+        Self { view, ring, succession, sessions, on_ring, since }
     }
 
     /// What somebody said of a node's load.
@@ -76,17 +91,32 @@ impl World {
 impl Cluster {
     /// `alone` says that no seed is configured.
     pub(crate) fn new(me: &Member, seal: SealKeys, alone: bool) -> Self {
-        let world = World::new(View::new(vec![me.clone()]), Instant::now());
+        let world = World::new(View::new(vec![me.clone()]), Succession::default(), Instant::now());
         Self {
             name: me.name.clone(),
-            me: me.node,
+            tag: me.node.tag,
+            inc: AtomicU64::new(me.node.inc.0),
             seal,
             dice: SystemRandom::new(),
+            tenure: Mutex::new(Tenure::new(me.node, clock::now(), Rules::ALL)),
+            serves_until: AtomicU64::new(0),
             phase: watch::Sender::new(me.phase),
             world: watch::Sender::new(Arc::new(world)),
             met: AtomicBool::new(alone),
             sessions: AtomicU32::new(0),
+            uids: AtomicU64::new(0),
         }
+        .numbered()
+    }
+
+    fn numbered(self) -> Self {
+        self.uids.store(self.roll(), Ordering::Relaxed);
+        self
+    }
+
+    /// A number for one request of a client's.
+    pub(crate) fn next_uid(&self) -> u64 {
+        self.uids.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn name(&self) -> &NodeName {
@@ -94,7 +124,12 @@ impl Cluster {
     }
 
     pub(crate) fn me(&self) -> NodeRef {
-        self.me
+        NodeRef { tag: self.tag, inc: Incarnation(self.inc.load(Ordering::Acquire)) }
+    }
+
+    /// Whether this node may serve sessions now.
+    pub(crate) fn is_leased(&self) -> bool {
+        clock::now() < self.serves_until.load(Ordering::Acquire)
     }
 
     pub(crate) fn seal(&self) -> &SealKeys {
@@ -135,7 +170,7 @@ impl Cluster {
 
     /// What gossip knows now, as members with their session counts.
     pub(crate) fn observe(&self, members: Vec<(Member, u32)>) {
-        if members.iter().any(|(member, _)| member.node != self.me && member.phase != Phase::Dead) {
+        if members.iter().any(|(member, _)| member.node.tag != self.tag && member.phase != Phase::Dead) {
             self.met.store(true, Ordering::Relaxed);
         }
         let (members, loads): (Vec<_>, Vec<_>) = members
@@ -149,7 +184,8 @@ impl Cluster {
         let changed = view.members() != world.view.members();
         if changed {
             let same = view.fingerprint() == world.view.fingerprint();
-            world = Arc::new(World::new(view, if same { world.since } else { Instant::now() }));
+            let since = if same { world.since } else { Instant::now() };
+            world = Arc::new(World::new(view, world.succession.clone(), since));
         }
         for (node, sessions) in loads {
             world.note_load(node, sessions);
@@ -157,6 +193,86 @@ impl Cluster {
         if changed {
             self.world.send_replace(world);
         }
+    }
+
+    // --- who may own sessions ---
+
+    /// Tells what gossip knows to who decides about owners; to be called when either has changed, and
+    /// from time to time, since a view that stands still settles.
+    pub(crate) fn see_members(&self) {
+        let (world, settled) = (self.world(), self.settled());
+        // A node that has met nobody yet may be the only one that believes so.
+        let others = world.view.members().iter().map(|member| (member.node, member.phase));
+        if self.phase() != Phase::Joining {
+            self.tenure().see(others, settled, clock::now());
+        }
+    }
+
+    pub(crate) fn hear(&self, note: &Note) -> Vec<Effect> {
+        self.decide(|tenure, now| tenure.hear(note, now))
+    }
+
+    pub(crate) fn tick(&self) -> Vec<Effect> {
+        self.decide(|tenure, now| {
+            if self.phase() != Phase::Joining {
+                tenure.tick(now);
+            }
+        })
+    }
+
+    /// That process is gone for certain.
+    pub(crate) fn proven(&self, node: NodeRef) -> Vec<Effect> {
+        self.decide(|tenure, now| {
+            tenure.proven(node, now);
+            tenure.tick(now);
+        })
+    }
+
+    /// A request waits for what that node owns.
+    pub(crate) fn want(&self, node: NodeRef) {
+        self.tenure().want(node, clock::now());
+    }
+
+    /// The nodes whose end would matter.
+    pub(crate) fn watched(&self) -> Vec<NodeRef> {
+        self.tenure().watched().collect()
+    }
+
+    /// Who takes over from this node, and whether all who would have to know that do.
+    pub(crate) fn heirs(&self) -> (Vec<NodeRef>, bool) {
+        let tenure = self.tenure();
+        (tenure.heirs(), tenure.is_settled())
+    }
+
+    /// This node drains: its heirs stay as they are.
+    pub(crate) fn retire(&self) {
+        self.tenure().retire();
+    }
+
+    /// This node serves nothing any more.
+    pub(crate) fn resign(&self) -> Vec<Effect> {
+        self.decide(|tenure, now| tenure.resign(now))
+    }
+
+    fn decide(&self, told: impl FnOnce(&mut Tenure, u64)) -> Vec<Effect> {
+        let mut tenure = self.tenure();
+        told(&mut tenure, clock::now());
+        let effects = tenure.effects();
+        self.serves_until.store(tenure.serves_until(), Ordering::Release);
+        if effects.iter().any(|effect| matches!(effect, Effect::Over(_))) {
+            self.inc.store(tenure.me().inc.0, Ordering::Release);
+            let succession = tenure.succession().clone();
+            self.world.send_modify(|world| {
+                let mut next = World::new(world.view.clone(), succession, world.since);
+                next.sessions = world.sessions.iter().map(|it| it.load(Ordering::Relaxed).into()).collect();
+                *world = Arc::new(next);
+            });
+        }
+        effects
+    }
+
+    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a forwarded answer said of its node's load.
@@ -174,15 +290,14 @@ impl Cluster {
         holding: Holding,
         on_loss: OnLoss,
     ) -> Route {
-        let settled = self.settled();
         let world = self.world.borrow();
         let situation = Situation {
-            me: self.me,
+            me: self.me(),
             my_phase: self.phase(),
             view: &world.view,
             ring: &world.ring,
-            settled,
-            now_s: seconds_since_epoch(),
+            succession: &world.succession,
+            leased: self.is_leased(),
             hop,
             tried,
             hint,
@@ -194,17 +309,20 @@ impl Cluster {
 
     /// Where a new session shall be born.
     pub(crate) fn place(&self, tried: &[NodeRef]) -> Option<NodeRef> {
+        let me = self.me();
         let world = self.world.borrow();
         let nodes = world.ring.nodes();
         let sessions = |at: usize| {
-            let mine = nodes[at] == self.me;
+            let mine = nodes[at] == me;
             if mine { self.sessions.load(Ordering::Relaxed) } else { world.sessions_of(world.on_ring[at]) }
         };
         // Gossip learns of this node's own drain a moment after the node itself does.
         let usable = |at: usize| {
-            !tried.contains(&nodes[at]) && (nodes[at] != self.me || self.phase() == Phase::Active)
+            !tried.contains(&nodes[at])
+                && (nodes[at] != me || (self.phase() == Phase::Active && self.is_leased()))
+                && !world.succession.is_over(nodes[at])
         };
-        placement::choose(self.me, &world.ring, sessions, usable, [self.roll(), self.roll()])
+        placement::choose(me, &world.ring, sessions, usable, [self.roll(), self.roll()])
     }
 
     /// A nonce that the ring gives to this node.
@@ -213,7 +331,7 @@ impl Cluster {
         // The system's random source is asked for many at once: each call costs some 300 ns.
         let mut drawn = [0; 12 * NONCES_AT_ONCE];
         let mut used = NONCES_AT_ONCE;
-        placement::draw(&world.ring, self.me, || {
+        placement::draw(&world.ring, self.me(), || {
             if used == NONCES_AT_ONCE {
                 drawn = self.entropy();
                 used = 0;

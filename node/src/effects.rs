@@ -1,11 +1,97 @@
-//! What follows from a change of membership: the second flow, beside the journey of a request.
+//! What follows from a change of membership, and from what nodes agree on about each other: the second
+//! flow, beside the journey of a request.
 
 use crate::cluster::{Cluster, World};
 use crate::gossip::Census;
-use crate::peer::Peers;
+use crate::peer::{Bound, Peers};
+use crate::sessions::Sessions;
 use crate::telemetry::{Metrics, PhaseLabels};
+use proto::core::tenure::Effect;
 use proto::core::view::Phase;
 use proto::id::{NodeName, NodeRef};
+use proto::wire::{Note, Say, codec};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Carries out what the agreement between nodes asks for.
+#[derive(Debug)]
+pub(crate) struct Tenancy {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) bound: Arc<Bound>,
+    /// Where each node was last known to be: one that is gone from the view may still have a say.
+    addresses: Mutex<HashMap<NodeRef, SocketAddr>>,
+}
+
+impl Tenancy {
+    pub(crate) fn new(
+        cluster: Arc<Cluster>,
+        sessions: Arc<Sessions>,
+        peers: Arc<Peers>,
+        bound: Arc<Bound>,
+    ) -> Self {
+        Self { cluster, sessions, peers, bound, addresses: Mutex::default() }
+    }
+
+    /// In the order in which they were decided.
+    pub(crate) fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, say } => self.send(to, say),
+                Effect::Over(verdict) => {
+                    let succession = &self.cluster.world().succession;
+                    let inherited = self.sessions.inherit(succession);
+                    let over = verdict.over;
+                    tracing::info!(node = %over, heirs = verdict.heirs.len(), inherited, "over");
+                    self.peers.forget(|node| node == over, |_| false);
+                }
+                Effect::Reborn { was, heir } => {
+                    let lost = self.sessions.be_reborn(heir, &self.cluster.world().succession);
+                    let now = self.cluster.me();
+                    tracing::warn!(%was, %now, heir, lost, "the others took this node for gone: reborn");
+                    let mut greeting = self.bound.greeting();
+                    greeting.node = now;
+                    self.bound.greet_as(greeting);
+                }
+            }
+        }
+        let (heirs, _) = self.cluster.heirs();
+        self.sessions.entrust(heirs);
+    }
+
+    /// That process is gone for certain: what is in progress there fails now.
+    pub(crate) fn proven(&self, node: NodeRef) {
+        tracing::info!(%node, "proven dead");
+        self.peers.forget(|other| other == node, |_| false);
+        self.carry_out(self.cluster.proven(node));
+    }
+
+    /// The nodes whose end would matter, and where they are.
+    pub(crate) fn watched(&self) -> Vec<(NodeRef, SocketAddr)> {
+        let (watched, world) = (self.cluster.watched(), self.cluster.world());
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.extend(world.view.members().iter().map(|member| (member.node, member.peer)));
+        addresses.retain(|node, _| watched.contains(node));
+        addresses.iter().map(|(node, at)| (*node, *at)).collect()
+    }
+
+    fn send(&self, to: NodeRef, say: Say) {
+        let world = self.cluster.world();
+        let known = || self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&to).copied();
+        // A node that is over answers as who it has become.
+        let member = world.view.get(to).or_else(|| world.view.by_tag(to.tag));
+        let Some(at) = member.map(|member| member.peer).or_else(known) else { return };
+        let note = Note { from: self.cluster.me(), to, say };
+        let sent = codec::frame(&note).map(|frame| self.peers.send_control(at, &frame));
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!(?note, "a note that no datagram holds");
+        }
+    }
+}
 
 /// Hands what gossip knows to the cluster, and does what that asks for.
 ///
@@ -20,6 +106,7 @@ pub(crate) fn of_census(
     refuse_twins(&census, cluster.name(), cluster.me())?;
     let before = cluster.world();
     cluster.observe(census);
+    cluster.see_members();
     let now = cluster.world();
     log_changes(&before, &now);
     forget_the_dead(&now, peers);

@@ -8,9 +8,10 @@ use crate::peer::{Delivered, Outgoing, Peers};
 use crate::sessions::Sessions;
 use crate::telemetry::{ForwardLabels, Metrics};
 use hyper::header::{HeaderName, HeaderValue};
-use proto::core::route::{Ask as Question, Holding, Hop, Route};
+use proto::core::custody::Holding;
+use proto::core::route::{Ask as Question, Hop, Route};
 use proto::id::NodeRef;
-use proto::wire::{NotHere, Reason, Refusal};
+use proto::wire::{NotHere, NotHereWhy, Reason, Refusal};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -18,8 +19,10 @@ use tokio::{sync::watch, time::Instant};
 const ROUTING_TIME: Duration = Duration::from_secs(10);
 /// Nodes asked per request. Each is asked once, and again only after a pause.
 const FORWARDS_MAX: usize = 5;
-/// A pause between two looks at an unchanged world; a change ends it at once.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Pauses between two looks at an unchanged world; a change ends one at once. The first is about as
+/// long as a session takes to go from one node to another.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Why there is no answer to pass on.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,19 +56,31 @@ impl Journey {
         Self { name, cluster, sessions, peers, metrics }
     }
 
+    /// Finds who answers and gets the answer, as far as its head. To be called again with the same ask
+    /// where the answer's body was lost before any of it was passed on.
     pub(crate) async fn run(&self, ask: &Ask, hop: Hop) -> Result<Answer, NoAnswer> {
         let deadline = Instant::now() + ROUTING_TIME;
         let mut round = Round::default();
-        let mut watching = None;
+        let mut pauses = Pauses::default();
         let mut refused = None;
         loop {
             let (node, answered) = match self.decide(ask, hop, &round) {
                 Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
                 Route::Open => (self.cluster.me(), self.stamped(self.sessions.open(ask).await)),
+                Route::Revive { epoch } => match self.revive(ask, epoch).await {
+                    Ok(()) => continue,
+                    Err(refusal) => return Err(NoAnswer::Refused(refusal)),
+                },
                 Route::There(node) if round.forwards < FORWARDS_MAX => {
                     round.forwards += 1;
                     match self.forward(node, ask, deadline).await {
                         Delivered::Answer { answer, .. } => return Ok(answer),
+                        Delivered::Refused(refusal) if refusal.is_loss() && round.may_repeat(ask) => {
+                            // Its owner is asked again, or says what became of it by being over.
+                            refused = Some(refusal);
+                            round.pass_over(node, None);
+                            continue;
+                        }
                         Delivered::Refused(refusal) => (node, Err(refusal)),
                         Delivered::NotHere(NotHere { hint, .. }) => {
                             round.pass_over(node, hint);
@@ -77,12 +92,23 @@ impl Journey {
                         }
                     }
                 }
-                Route::Wait | Route::There(_) if refused.is_some() || Instant::now() >= deadline => {
+                Route::Wait(_) | Route::There(_) if Instant::now() >= deadline => {
                     // By every node that could be asked, or by none in time.
                     return Err(refused.map_or_else(unreachable, NoAnswer::Refused));
                 }
-                Route::Wait | Route::There(_) => {
-                    self.pause(&mut watching, deadline).await;
+                Route::Wait(_) if refused.is_some_and(|refusal: Refusal| !refusal.is_loss()) => {
+                    return Err(refused.map_or_else(unreachable, NoAnswer::Refused));
+                }
+                Route::Wait(owner) => {
+                    if let Some(owner) = owner {
+                        self.cluster.want(owner);
+                    }
+                    pauses.pause(&self.cluster, deadline).await;
+                    round = Round::default();
+                    continue;
+                }
+                Route::There(_) => {
+                    pauses.pause(&self.cluster, deadline).await;
                     round = Round::default();
                     continue;
                 }
@@ -91,6 +117,17 @@ impl Journey {
             };
             match answered {
                 Ok(answer) => return Ok(answer),
+                Err(Refusal::Undelivered { reason: Reason::Moved, .. }) => {
+                    if let Hop::Forwarded { .. } = hop {
+                        return Err(NoAnswer::NotHere(NotHere { hint: None, why: NotHereWhy::NotMine }));
+                    }
+                    round.pass_over(node, None);
+                    if Instant::now() >= deadline {
+                        return Err(unreachable());
+                    }
+                    pauses.pause(&self.cluster, deadline).await;
+                    round = Round::default();
+                }
                 Err(refusal)
                     if hop == Hop::Entry
                         && Instant::now() < deadline
@@ -104,22 +141,19 @@ impl Journey {
         }
     }
 
-    /// Waits until the world changes, but not for long. The first call only begins to watch: the
-    /// look that follows it sees what changed before.
-    async fn pause(&self, watching: &mut Option<watch::Receiver<Arc<World>>>, deadline: Instant) {
-        if let Some(worlds) = watching {
-            let end = deadline.min(Instant::now() + PAUSE);
-            // A change and the end of the pause lead to the same: another look.
-            let _ = tokio::time::timeout_at(end, worlds.changed()).await;
-        } else {
-            *watching = Some(self.cluster.worlds());
+    async fn revive(&self, ask: &Ask, epoch: u32) -> Result<(), Refusal> {
+        match &ask.errand {
+            Errand::Session(id) => self.sessions.revive(ask, id, epoch).await,
+            Errand::Open | Errand::Key(_) | Errand::Anyone => Ok(()),
         }
     }
 
     fn decide(&self, ask: &Ask, hop: Hop, round: &Round) -> Route {
         let (question, holding) = match &ask.errand {
             Errand::Open => (Question::Open { chosen: self.cluster.place(&round.tried) }, Holding::Unknown),
-            Errand::Session(id) => (Question::Session(&id.birth), self.sessions.holding(id)),
+            Errand::Session(id) => {
+                (Question::Session { birth: &id.birth, nonce: id.nonce }, self.sessions.holding(id))
+            }
             Errand::Key(position) => (Question::Key(*position), Holding::Unknown),
             Errand::Anyone => (Question::Anyone, Holding::Unknown),
         };
@@ -131,18 +165,27 @@ impl Journey {
         let (Some(member), Some(errand)) = (world.view.get(node), ask.errand.on_the_wire()) else {
             return Delivered::Unsent; // it left between the decision and now
         };
+        let (copies, may_have_run) = ask.sent.before(node);
         let outgoing = Outgoing {
             to: node,
             at: member.peer,
             view: world.view.fingerprint(),
             route: ask.route.id,
             errand,
+            nature: ask.nature,
+            uid: ask.uid,
+            copies,
+            may_have_run,
             method: &ask.method,
             target: &ask.target,
             headers: &ask.headers,
             body: &ask.body,
         };
         let delivered = self.peers.forward(&outgoing, deadline).await;
+        match delivered {
+            Delivered::Unsent | Delivered::NotHere(_) => {}
+            Delivered::Answer { .. } | Delivered::Refused(_) => ask.sent.note(node),
+        }
         let outcome = match &delivered {
             Delivered::Answer { .. } => "answered",
             Delivered::Refused(_) => "refused",
@@ -196,9 +239,39 @@ impl Round {
         self.hint = hint;
     }
 
+    /// A request whose answer was lost may be sent again: to its owner, which knows its number, or to
+    /// the next one, which knows that it may have run. A session that was opened and never told to
+    /// anybody does no harm.
+    fn may_repeat(&self, ask: &Ask) -> bool {
+        matches!(ask.errand, Errand::Session(_) | Errand::Open)
+    }
+
     /// A session that was certainly not opened at one node may be opened at the next.
     fn may_open_elsewhere(&self, ask: &Ask, node: NodeRef, refusal: Refusal) -> bool {
         matches!(ask.errand, Errand::Open) && refusal.may_be_tried_again() && !self.tried.contains(&node)
+    }
+}
+
+/// Pauses of one journey.
+#[derive(Debug, Default)]
+struct Pauses {
+    watching: Option<watch::Receiver<Arc<World>>>,
+    next: Duration,
+}
+
+impl Pauses {
+    /// Waits until the world changes, but not for long. The first call only begins to watch: the look
+    /// that follows it sees what changed before.
+    async fn pause(&mut self, cluster: &Cluster, deadline: Instant) {
+        let Some(worlds) = &mut self.watching else {
+            self.watching = Some(cluster.worlds());
+            self.next = PAUSE_MIN;
+            return;
+        };
+        let end = deadline.min(Instant::now() + self.next);
+        self.next = PAUSE_MAX.min(self.next * 2);
+        // A change and the end of the pause lead to the same: another look.
+        let _ = tokio::time::timeout_at(end, worlds.changed()).await;
     }
 }
 

@@ -5,6 +5,7 @@ mod answer;
 mod app;
 mod ask;
 mod cli;
+mod clock;
 mod cluster;
 mod config;
 mod effects;

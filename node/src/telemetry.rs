@@ -63,6 +63,12 @@ pub(crate) struct WhyLabels {
     pub(crate) why: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct TakeoverLabels {
+    pub(crate) how: &'static str,
+    pub(crate) outcome: &'static str,
+}
+
 /// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -70,6 +76,7 @@ pub(crate) struct Metrics {
     pub(crate) request_seconds: Family<HopLabels, Histogram>,
     pub(crate) gone: Family<WhyLabels, Counter>,
     pub(crate) forwards: Family<ForwardLabels, Counter>,
+    pub(crate) takeovers: Family<TakeoverLabels, Counter>,
     pub(crate) sessions: Family<StateLabels, Gauge>,
     pub(crate) members: Family<PhaseLabels, Gauge>,
     pub(crate) streams: Gauge,
@@ -91,6 +98,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(seconds),
             gone: Family::default(),
             forwards: Family::default(),
+            takeovers: Family::default(),
             sessions: Family::default(),
             members: Family::default(),
             streams: Gauge::default(),
@@ -115,6 +123,11 @@ impl Metrics {
             "ringway_forwards",
             "Requests sent to the owning node, by node and outcome",
             metrics.forwards.clone(),
+        );
+        registry.register(
+            "ringway_takeovers",
+            "Sessions of nodes that are over, by how they went on here, and whether they did",
+            metrics.takeovers.clone(),
         );
         registry.register("ringway_sessions", "Sessions that this node owns", metrics.sessions.clone());
         registry.register("ringway_members", "Members of the cluster by phase", metrics.members.clone());

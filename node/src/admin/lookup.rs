@@ -2,8 +2,8 @@
 
 use super::name_of;
 use crate::journey::Journey;
-use proto::core::{ring::Position, view::Phase};
-use proto::id::{OpenError, SessionId};
+use proto::core::{ring::Position, route::OnLoss, succession::Owner, view::Phase};
+use proto::id::{NodeRef, OpenError, SessionId};
 use proto::wire::{GoneWhy, SessionState};
 use serde_json::{Value, json};
 
@@ -61,69 +61,102 @@ fn by_key(journey: &Journey, key: &str) -> Value {
 }
 
 async fn by_session(journey: &Journey, text: &str, id: &SessionId) -> Value {
-    let birth = &id.birth;
-    let home = name_of(journey, birth.home);
-    let (state, owner, why) = match state(journey, text, id).await {
-        Known::Said(SessionState::Live) => {
-            ("live", Some(&home), format!("It was born on {home}, which lives and serves it."))
-        }
-        Known::Said(SessionState::Idle { .. }) => (
-            "idle",
-            Some(&home),
-            format!("It was born on {home}, which lives and holds it; nobody has used it for a while."),
-        ),
-        Known::Said(SessionState::Ended(why)) => {
-            let (state, story) = match why {
-                GoneWhy::Deleted => ("closed", "its client ended it"),
-                GoneWhy::Expired => ("expired", "it idled for longer than its route allows"),
-                GoneWhy::LostUpstream => ("lost", "its upstream has forgotten it"),
-                GoneWhy::LostOwner => ("lost", "its owner is gone"),
-                GoneWhy::Unknown | GoneWhy::Forged | GoneWhy::OtherRoute => {
-                    ("unknown", "it ended too long ago to say how")
-                }
-            };
-            (state, None, format!("It was born on {home}, which lives; {story}."))
-        }
-        Known::Silent => ("unknown", None, format!("Its home {home} is a member, but does not answer.")),
-        Known::Superseded => {
-            ("lost", None, format!("It was born on {home}, which has been restarted since."))
-        }
-        Known::Gone => ("lost", None, format!("It was born on {home}, which is gone.")),
-        Known::Unsettled => {
-            ("unknown", None, format!("Its home {home} is not there; whether for good is not settled yet."))
-        }
+    let home = name_of(journey, id.birth.home);
+    let Found { state, owner, epoch, story } = find(journey, text, id).await;
+    let owner = owner.map(|owner| name_of(journey, owner));
+    let born = match (&owner, epoch) {
+        (Some(owner), Some(2..)) => format!("It was born on {home}, and {owner} has taken it over"),
+        (Some(_), _) => format!("It was born on {home}, which lives"),
+        (None, _) => format!("It was born on {home}"),
     };
     json!({
         "key": text, "valid": true, "home": home,
         "successors": successors(journey, Position::of_session(id.nonce)),
-        "owner": owner, "epoch": 1, "state": state, "why": why,
+        "owner": owner, "epoch": epoch, "state": state, "why": format!("{born}; {story}."),
     })
 }
 
-enum Known {
-    /// By its home.
-    Said(SessionState),
-    Silent,
-    Superseded,
-    Gone,
-    Unsettled,
+/// What is known of a session.
+struct Found {
+    state: &'static str,
+    owner: Option<NodeRef>,
+    epoch: Option<u32>,
+    story: &'static str,
 }
 
-async fn state(journey: &Journey, text: &str, id: &SessionId) -> Known {
-    let home = id.birth.home;
-    if home == journey.cluster.me() {
-        return Known::Said(journey.sessions.state(id));
+impl Found {
+    fn nobody(state: &'static str, story: &'static str) -> Self {
+        Self { state, owner: None, epoch: None, story }
     }
-    let world = journey.cluster.world();
-    match world.view.by_tag(home.tag) {
-        Some(member) if member.node.inc > home.inc => Known::Superseded,
-        Some(member) if member.node == home && member.phase != Phase::Dead => {
-            let said = journey.peers.locate(home, member.peer, text).await;
-            said.map_or(Known::Silent, Known::Said)
+
+    fn at(owner: NodeRef, epoch: u32, state: &'static str, story: &'static str) -> Self {
+        Self { state, owner: Some(owner), epoch: Some(epoch), story }
+    }
+
+    fn said(by: Owner, state: SessionState, id: &SessionId, journey: &Journey) -> Self {
+        match state {
+            SessionState::Live { epoch } => Self::at(by.node, epoch, "live", "it is being used"),
+            SessionState::Idle { epoch, .. } => {
+                Self::at(by.node, epoch, "idle", "nobody has used it for a while")
+            }
+            SessionState::Moved { to } => {
+                Self::at(to, by.epoch + 1, "live", "it was given there a moment ago")
+            }
+            SessionState::Ended(GoneWhy::Unknown) if by.epoch > 1 => match on_loss(journey, id) {
+                Some(OnLoss::Reinitialize) => {
+                    Self::at(by.node, by.epoch, "idle", "nobody has asked for it since its last owner went")
+                }
+                Some(OnLoss::Expire) | None => {
+                    Self::nobody("lost", "its owner is gone, and its route lets sessions go with it")
+                }
+            },
+            SessionState::Ended(why) => {
+                let (state, story) = match why {
+                    GoneWhy::Deleted => ("closed", "its client ended it"),
+                    GoneWhy::Expired => ("expired", "it idled for longer than its route allows"),
+                    GoneWhy::LostUpstream => ("lost", "its upstream has forgotten it"),
+                    GoneWhy::LostOwner => ("lost", "its owner is gone"),
+                    GoneWhy::Unknown | GoneWhy::Forged | GoneWhy::OtherRoute => {
+                        ("unknown", "it ended too long ago to say how")
+                    }
+                };
+                Self::nobody(state, story)
+            }
         }
-        Some(_) | None if journey.cluster.settled() => Known::Gone,
-        Some(_) | None => Known::Unsettled,
     }
+}
+
+async fn find(journey: &Journey, text: &str, id: &SessionId) -> Found {
+    let (me, world) = (journey.cluster.me(), journey.cluster.world());
+    let owner = world.succession.owner(id.birth.home, Position::of_session(id.nonce));
+    let Some(owner) = owner else {
+        return Found::nobody("lost", "everybody who could have owned it is gone");
+    };
+    let ask = async |node: NodeRef| match world.view.get(node) {
+        _ if node == me => Some(journey.sessions.state(id)),
+        Some(member) if member.phase != Phase::Dead => journey.peers.locate(node, member.peer, text).await,
+        Some(_) | None => None,
+    };
+    match ask(owner.node).await {
+        // Asked on, so that every node says the same.
+        Some(SessionState::Moved { to }) => {
+            let taker = Owner { node: to, epoch: owner.epoch + 1 };
+            let state = ask(to).await.unwrap_or(SessionState::Moved { to });
+            Found::said(taker, state, id, journey)
+        }
+        Some(state) => Found::said(owner, state, id, journey),
+        None => {
+            let story = match world.view.get(owner.node) {
+                Some(member) if member.phase != Phase::Dead => "its owner is a member, but does not answer",
+                Some(_) | None => "its owner is not there; whether for good is not settled yet",
+            };
+            Found::nobody("unknown", story)
+        }
+    }
+}
+
+fn on_loss(journey: &Journey, id: &SessionId) -> Option<OnLoss> {
+    journey.sessions.route(id.birth.route).map(|route| route.on_loss)
 }
 
 fn successors(journey: &Journey, position: Position) -> Vec<String> {

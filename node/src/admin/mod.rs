@@ -5,6 +5,7 @@ mod lookup;
 use crate::answer::{Answer, whole};
 use crate::journey::Journey;
 use crate::telemetry::{Metrics, StateLabels};
+use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Request, StatusCode,
     body::Incoming,
@@ -12,21 +13,45 @@ use hyper::{
 };
 use proto::core::{ring::POINTS_PER_NODE, view::Phase};
 use proto::id::NodeRef;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::sync::mpsc;
 
 #[derive(Debug)]
 pub(crate) struct Admin {
     pub(crate) journey: Arc<Journey>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How long a drain may take; taken by whoever runs the node.
+    pub(crate) ask_to_drain: mpsc::Sender<Duration>,
+}
+
+/// What a drain may take if nothing else is asked for (CONTRACT).
+const DRAIN_S_DEFAULT: u64 = 60;
+const DRAIN_S_MAX: u64 = 24 * 3_600;
+const DRAIN_BODY_LEN_MAX: usize = 1_024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainAsked {
+    deadline_s: Option<u64>,
 }
 
 impl Admin {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if request.method() != Method::GET {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        let allowed = if request.uri().path() == "/v1/drain" { Method::POST } else { Method::GET };
+        if request.method() != allowed {
+            let mut answer =
+                error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {allowed} is answered here"));
+            let allowed = HeaderValue::from_str(allowed.as_str()).expect("a method is plain ASCII");
+            answer.headers_mut().insert(header::ALLOW, allowed);
             return answer;
+        }
+        if allowed == Method::POST {
+            return self.drain(request.into_body()).await;
         }
         let query = request.uri().query().unwrap_or_default();
         match request.uri().path() {
@@ -45,8 +70,29 @@ impl Admin {
             }
             _ => error(
                 StatusCode::NOT_FOUND,
-                "known are /livez, /readyz, /v1/members, /v1/ring, /v1/ring/lookup and /metrics",
+                "known are /livez, /readyz, /v1/members, /v1/ring, /v1/ring/lookup, /v1/drain and /metrics",
             ),
+        }
+    }
+
+    /// Begins to drain this node, which ends by itself then.
+    async fn drain(&self, body: Incoming) -> Answer {
+        let Ok(body) = Limited::new(body, DRAIN_BODY_LEN_MAX).collect().await else {
+            return error(StatusCode::BAD_REQUEST, "a short JSON object is expected: {\"deadline_s\": 60}");
+        };
+        let body = body.to_bytes();
+        let asked = match body.is_empty() {
+            true => Ok(DrainAsked { deadline_s: None }),
+            false => serde_json::from_slice::<DrainAsked>(&body),
+        };
+        match asked.map(|asked| asked.deadline_s.unwrap_or(DRAIN_S_DEFAULT)) {
+            Ok(deadline_s) if deadline_s <= DRAIN_S_MAX => {
+                // One that is asked for while another goes on changes nothing.
+                let _ = self.ask_to_drain.try_send(Duration::from_secs(deadline_s));
+                json_answer(StatusCode::ACCEPTED, &json!({ "draining": true, "deadline_s": deadline_s }))
+            }
+            Ok(_) => error(StatusCode::BAD_REQUEST, "deadline_s is at most 86400 (a day)"),
+            Err(what) => error(StatusCode::BAD_REQUEST, &format!("not {{\"deadline_s\": SECONDS}}: {what}")),
         }
     }
 
@@ -60,7 +106,14 @@ impl Admin {
 
     fn readiness(&self) -> Answer {
         match self.journey.cluster.phase() {
-            Phase::Active => text(StatusCode::OK, "text/plain", "ready\n"),
+            Phase::Active if self.journey.cluster.is_leased() => {
+                text(StatusCode::OK, "text/plain", "ready\n")
+            }
+            Phase::Active => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain",
+                "parked: too few of the other nodes answer this one\n",
+            ),
             Phase::Joining => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "text/plain",

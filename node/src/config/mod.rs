@@ -48,6 +48,8 @@ pub(crate) struct Route {
     /// On this node.
     pub(crate) sessions_max: usize,
     pub(crate) body_len_max: usize,
+    /// Tools that say they only read, or may be called twice, are believed.
+    pub(crate) trust_annotations: bool,
 }
 
 /// What ties requests to a node.

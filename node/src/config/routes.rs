@@ -8,8 +8,16 @@ use proto::core::route::OnLoss;
 use proto::id::RouteId;
 use std::time::Duration;
 
-const ROUTE_KEYS: [&str; 7] =
-    ["path", "upstream", "affinity", "on_loss", "idle_timeout", "max_sessions", "max_body_bytes"];
+const ROUTE_KEYS: [&str; 8] = [
+    "path",
+    "upstream",
+    "affinity",
+    "on_loss",
+    "idle_timeout",
+    "max_sessions",
+    "max_body_bytes",
+    "trust_annotations",
+];
 
 /// Python's and this project's default: long enough for a person at lunch.
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
@@ -52,6 +60,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
     let idle_timeout = table.string("idle_timeout", m);
     let max_sessions = table.integer("max_sessions", m);
     let max_body_bytes = table.integer("max_body_bytes", m);
+    let trust_annotations = table.boolean("trust_annotations", m);
     let command = table.line_of_key("command");
     let _ = table.line_of_key("env").filter(|_| command.is_some()); // belongs to the command
     table.finish(&ROUTE_KEYS, m);
@@ -101,6 +110,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
             ),
         }
     }
+    route.trust_annotations = trust_annotations.map_or(route.trust_annotations, |at| at.value);
     route.sessions_max = max_sessions.map_or(route.sessions_max, |at| at.value);
     if let Some(at) = max_body_bytes {
         if route.affinity != Affinity::Session {
@@ -121,6 +131,7 @@ fn mcp_route(path: String, upstreams: Vec<UpstreamUrl>) -> Route {
         idle_timeout: IDLE_TIMEOUT_DEFAULT,
         sessions_max: SESSIONS_MAX_DEFAULT,
         body_len_max: BODY_LEN_MAX_DEFAULT,
+        trust_annotations: true,
     }
 }
 

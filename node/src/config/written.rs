@@ -76,6 +76,10 @@ impl<'a> Table<'a> {
         })
     }
 
+    pub(crate) fn boolean(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<bool>> {
+        self.take(key, "true or false", mistakes, toml::de::DeValue::as_bool)
+    }
+
     /// An array of strings, or one string alone.
     pub(crate) fn strings(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<Vec<At<String>>>> {
         let text = self.text;

@@ -104,7 +104,7 @@ async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
 pub(super) fn reason(broke: Broke) -> Reason {
     match broke {
         Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
-        Broke::Hop => Reason::OwnerBroke,
+        Broke::Hop | Broke::Moved => Reason::OwnerBroke,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Front, origin};
 use crate::answer::{Answer, Broke};
-use crate::ask::{self, Ask, Errand, NoErrand, Payload};
+use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
 use crate::config::{Affinity, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upstream::strip_hop_by_hop;
@@ -13,7 +13,7 @@ use hyper::{
     body::{Body, Incoming},
     header::{self, HeaderName},
 };
-use proto::wire::GoneWhy;
+use proto::wire::{GoneWhy, Nature};
 use std::{sync::Arc, time::Duration};
 
 /// What is read of a body that is too long: 64 MiB, 16 times the default limit.
@@ -105,15 +105,21 @@ impl Front {
                 true => Payload::Whole(Bytes::new()),
                 false => Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()),
             };
-            let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
+            let (uid, nature) = (self.journey.cluster.next_uid(), Nature::Unsafe);
+            let (method, route) = (head.method, route.clone());
+            let ask =
+                Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
             return Ok(Reading { ask, calls: Calls::None, without_session: WithoutSession::Fine });
         }
         let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
         let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
         let (errand, without_session) = self.errand(route, &headers, message.as_ref())?;
+        // A GET listens and a DELETE ends what may have ended already.
+        let nature = message.as_ref().map_or(Nature::Safe, |message| message.nature);
         let calls = message.map(|message| message.calls).unwrap_or_default();
-        let body = Payload::Whole(body);
-        let ask = Ask { route: route.clone(), errand, method: head.method, target, headers, body };
+        let (method, body) = (head.method, Payload::Whole(body));
+        let (uid, route) = (self.journey.cluster.next_uid(), route.clone());
+        let ask = Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
         Ok(Reading { ask, calls, without_session })
     }
 

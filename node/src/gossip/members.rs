@@ -12,6 +12,7 @@ use std::{
 };
 use tokio::sync::{Mutex, watch};
 
+const INCARNATION: &str = "incarnation";
 const PHASE: &str = "phase";
 const LISTEN: &str = "listen";
 const ADMIN: &str = "admin";
@@ -27,6 +28,7 @@ const NEWCOMER_FOR: Duration = Duration::from_secs(2);
 /// What a node says of itself when it begins to gossip.
 pub(super) fn announcement(me: &Member) -> Vec<(String, String)> {
     [
+        (INCARNATION, me.node.inc.0.to_string()),
         (PHASE, me.phase.word().to_owned()),
         (LISTEN, me.listen.to_string()),
         (ADMIN, me.admin.to_string()),
@@ -40,6 +42,10 @@ pub(super) fn announcement(me: &Member) -> Vec<(String, String)> {
 /// Saying the same again costs nothing: chitchat sends what has changed.
 pub(super) fn announce_phase(me: &mut NodeState, phase: Phase) {
     me.set(PHASE, phase.word());
+}
+
+pub(super) fn announce_incarnation(me: &mut NodeState, inc: Incarnation) {
+    me.set(INCARNATION, inc.0);
 }
 
 pub(super) fn announce_sessions(me: &mut NodeState, sessions: u32) {
@@ -92,8 +98,10 @@ fn member(id: &ChitchatId, state: &NodeState, dead: bool) -> Option<(Member, u32
     let name: NodeName = id.node_id.parse().ok()?;
     let address = |key| state.get(key)?.parse::<SocketAddr>().ok();
     let phase = Phase::from_word(state.get(PHASE)?)?;
+    // A process may go on under another incarnation than the one that chitchat knows it by.
+    let inc = Incarnation(state.get(INCARNATION)?.parse().ok()?);
     let member = Member {
-        node: NodeRef { tag: Tag::of(crate::config::CLUSTER, &name), inc: Incarnation(id.generation_id) },
+        node: NodeRef { tag: Tag::of(crate::config::CLUSTER, &name), inc },
         name,
         phase: if dead { Phase::Dead } else { phase },
         listen: address(LISTEN)?,

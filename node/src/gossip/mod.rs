@@ -13,6 +13,7 @@ pub(crate) use seeds::resolve;
 use carrier::Carrier;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use proto::core::view::{Member, Phase};
+use proto::id::Incarnation;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -75,6 +76,12 @@ impl Gossip {
     pub(crate) async fn announce_phase(&self, phase: Phase) {
         self.handle
             .with_chitchat(|chitchat| members::announce_phase(chitchat.self_node_state(), phase))
+            .await;
+    }
+
+    pub(crate) async fn announce_incarnation(&self, inc: Incarnation) {
+        self.handle
+            .with_chitchat(|chitchat| members::announce_incarnation(chitchat.self_node_state(), inc))
             .await;
     }
 

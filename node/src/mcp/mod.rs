@@ -3,12 +3,14 @@
 mod errors;
 mod peek;
 mod sse;
+mod tools;
 
 pub(crate) use errors::{
     INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
 };
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
-pub(crate) use sse::{Boundary, event, events};
+pub(crate) use sse::{Boundary, IdPrefix, event, events};
+pub(crate) use tools::{called_tool, level, repeatable_tools, uri};
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;

@@ -1,5 +1,6 @@
 //! What a POST body asks for, without reading more of it than that.
 
+use proto::wire::Nature;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -25,7 +26,33 @@ pub(crate) enum Method {
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) method: Method,
+    pub(crate) nature: Nature,
     pub(crate) calls: Calls,
+}
+
+/// What a request or notification does, by its method (2025-11-25 schema). What is not known may do
+/// anything.
+fn nature(method: &str) -> Nature {
+    match method {
+        "tools/list" => Nature::ListsTools,
+        "logging/setLevel" => Nature::SetsLevel,
+        "resources/subscribe" => Nature::Subscribes,
+        "resources/unsubscribe" => Nature::Unsubscribes,
+        "ping"
+        | "prompts/list"
+        | "prompts/get"
+        | "resources/list"
+        | "resources/templates/list"
+        | "resources/read"
+        | "completion/complete"
+        | "tasks/list"
+        | "tasks/get"
+        | "tasks/result"
+        | "tasks/cancel"
+        | "notifications/initialized"
+        | "notifications/cancelled" => Nature::Safe,
+        _ => Nature::Unsafe,
+    }
 }
 
 /// The body is not what a POST may hold.
@@ -58,11 +85,13 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
         return Err(NotRpc::Invalid("this protocol version has no batches: send one message per request"));
     }
     let mut calls = Vec::new();
+    let mut safe = true;
     for envelope in &envelopes {
         let message = message(envelope)?;
         if message.method == Method::Initialize {
             return Err(NotRpc::Invalid("initialize must not be part of a batch"));
         }
+        safe &= message.nature != Nature::Unsafe;
         if let Calls::One(id) = message.calls {
             calls.push(id);
         }
@@ -71,7 +100,9 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
         return Err(NotRpc::Invalid("an empty batch"));
     }
     let calls = if calls.is_empty() { Calls::None } else { Calls::Many(calls) };
-    Ok(Message { method: Method::Other, calls })
+    // What a batch lists or sets is not looked at: it is a habit of one old revision.
+    let nature = if safe { Nature::Safe } else { Nature::Unsafe };
+    Ok(Message { method: Method::Other, nature, calls })
 }
 
 /// Ids are equal as values: a string may be escaped in more than one way.
@@ -130,7 +161,8 @@ fn message(envelope: &Envelope<'_>) -> Result<Message, NotRpc> {
         None if envelope.method.is_some() => Calls::None,
         None => return Err(NotRpc::Invalid("neither a request, a notification nor a response")),
     };
-    Ok(Message { method, calls })
+    let nature = envelope.method.as_deref().map_or(Nature::Unsafe, nature);
+    Ok(Message { method, nature, calls })
 }
 
 #[cfg(test)]
@@ -139,8 +171,8 @@ mod tests {
 
     fn kind(body: &str, batches: bool) -> String {
         match peek(body.as_bytes(), batches) {
-            Ok(Message { method, calls: Calls::None }) => format!("{method:?}"),
-            Ok(Message { method, calls: Calls::One(id) }) => format!("{method:?} {id}"),
+            Ok(Message { method, calls: Calls::None, .. }) => format!("{method:?}"),
+            Ok(Message { method, calls: Calls::One(id), .. }) => format!("{method:?} {id}"),
             Ok(Message { calls: Calls::Many(ids), .. }) => format!("{ids:?}"),
             Err(NotRpc::NotJson(_)) => "not json".into(),
             Err(NotRpc::Invalid(_)) => "invalid".into(),

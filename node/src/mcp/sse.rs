@@ -52,6 +52,54 @@ pub(crate) fn event(json: &[u8]) -> Bytes {
     Bytes::from([b"event: message\ndata: ".as_slice(), json, b"\n\n"].concat())
 }
 
+/// Puts a prefix before every event id of a stream, wherever its chunks are cut.
+#[derive(Debug)]
+pub(crate) struct IdPrefix {
+    prefix: Box<str>,
+    /// How much of `id:` and the space that may follow this line begins with; none of it once it is
+    /// another line.
+    matched: Option<usize>,
+}
+
+impl IdPrefix {
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), matched: Some(0) }
+    }
+
+    pub(crate) fn advance(&mut self, chunk: &[u8]) -> Bytes {
+        const FIELD: &[u8] = b"id:";
+        let mut out = Vec::with_capacity(chunk.len() + self.prefix.len());
+        for byte in chunk {
+            let ends_line = matches!(byte, b'\n' | b'\r');
+            match self.matched {
+                Some(matched) if matched < FIELD.len() && *byte == FIELD[matched] => {
+                    self.matched = Some(matched + 1);
+                }
+                Some(matched) if matched == FIELD.len() => {
+                    self.matched = None;
+                    if *byte == b' ' {
+                        out.push(b' ');
+                    }
+                    // An empty id means none.
+                    if !ends_line {
+                        out.extend_from_slice(self.prefix.as_bytes());
+                    }
+                    if *byte == b' ' {
+                        continue;
+                    }
+                }
+                Some(_) => self.matched = None,
+                None => {}
+            }
+            out.push(*byte);
+            if ends_line {
+                self.matched = Some(0);
+            }
+        }
+        out.into()
+    }
+}
+
 /// An event as far as a gateway must know it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -136,6 +184,18 @@ mod tests {
         let mut boundary = Boundary::default();
         assert_eq!(boundary.advance(b"data: x\r"), 0);
         assert_eq!(boundary.advance(b"\ndata: y"), 0, "the LF belongs to the line's CR and ends no event");
+    }
+
+    #[test]
+    fn ids_get_their_prefix_wherever_the_stream_is_cut() {
+        let text = "id: 1\ndata: id: 2\n\nid:3\r\ndata: x\r\n\r\nidx: 4\nid\nid:\n: c\n\n";
+        let expected = text.replace("id: 1", "id: p.1").replace("id:3", "id:p.3");
+        for cut in 0..=text.len() {
+            let mut prefix = IdPrefix::new("p.");
+            let (head, tail) = text.as_bytes().split_at(cut);
+            let joined = [prefix.advance(head), prefix.advance(tail)].concat();
+            assert_eq!(String::from_utf8_lossy(&joined), expected, "cut at {cut}");
+        }
     }
 
     #[test]

@@ -1,28 +1,31 @@
 //! This node as the owner: what other nodes ask of it.
 
 use super::{
+    calls::{Begun, Call, Calls, Done, KEPT_LEN_MAX},
     endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX},
     forward::headers,
-    frames::{FrameError, Reader, Writer},
+    frames::{Frame, FrameError, Reader, Writer},
     gossip,
 };
 use crate::answer::Answer;
-use crate::ask::{self, Ask, Errand, Payload};
+use crate::ask::{self, Ask, Errand, Payload, Sent};
 use crate::config::{Affinity, CLUSTER, Route};
 use crate::journey::{Journey, NoAnswer};
 use crate::mcp;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::Method;
 use proto::core::route::Hop;
 use proto::id::Tag;
 use proto::wire::{
-    self, CloseCode, GoneWhy, Hello, HelloAck, Kind, Lane, Locate, Located, Message, NotHere, NotHereWhy,
-    Refusal, SessionState, StreamCode,
+    self, CloseCode, CodecError, Give, GoneWhy, Hello, HelloAck, Keep, Kept, Kind, Lane, Locate, Located,
+    Message, Nature, NotHere, NotHereWhy, Reason, Recall, Recalled, Refusal, SessionState, StreamCode, Taken,
+    codec,
 };
 use quinn::{Connection, Incoming, RecvStream, SendStream, StoppedError, VarInt};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A peer greets as soon as it is connected; one that does not is no peer.
@@ -40,9 +43,21 @@ pub(crate) struct Acceptor {
     pub(crate) requests: TaskTracker,
     /// When the node leaves: streams that would never end are ended.
     pub(crate) leaving: CancellationToken,
+    calls: Arc<Calls>,
 }
 
 impl Acceptor {
+    pub(crate) fn new(
+        bound: Arc<Bound>,
+        journey: Arc<Journey>,
+        routes: Vec<Arc<Route>>,
+        gossip: mpsc::Sender<(SocketAddr, Bytes)>,
+        leaving: CancellationToken,
+    ) -> Self {
+        let (requests, calls) = (TaskTracker::new(), Arc::default());
+        Self { bound, journey, routes, gossip, requests, leaving, calls }
+    }
+
     /// Accepts connections until the endpoint is closed.
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(incoming) = self.bound.endpoint.accept().await {
@@ -105,20 +120,21 @@ impl Acceptor {
         let writer = Writer::new(send, StreamCode::UpstreamBroke);
         let mut reader = Reader::new(recv);
         let read = match reader.frame().await {
-            Ok(frame) if frame.kind == Kind::Locate => match frame.read::<Locate<'_>>() {
-                Ok(locate) => {
-                    return answer_once(writer, &Located { state: self.locate(locate.session) }).await;
-                }
-                Err(error) => Err(error),
-            },
-            Ok(frame) => match frame.read::<wire::Forward<'_>>() {
+            Ok(frame) if frame.kind == Kind::Forward => match frame.read::<wire::Forward<'_>>() {
                 Ok(forward) => self.read_ask(&forward, reader).await,
                 Err(error) => Err(error),
+            },
+            Ok(frame) => match self.question(&frame, writer).await {
+                Ok(()) => return,
+                Err((error, writer)) => {
+                    tracing::debug!(%error, "a question that can't be read");
+                    return writer.give_up(StreamCode::Malformed);
+                }
             },
             Err(error) => Err(error),
         };
         match read {
-            Ok(Ok((ask, hop))) => self.serve(&ask, hop, writer).await,
+            Ok(Ok((ask, hop, copies))) => self.serve(&ask, hop, copies, writer).await,
             Ok(Err(no_answer)) => write_no_answer(writer, &no_answer).await,
             Err(error) => {
                 tracing::debug!(%error, "a request that can't be read");
@@ -127,12 +143,44 @@ impl Acceptor {
         }
     }
 
+    /// What is answered from memory, in one message.
+    async fn question(&self, frame: &Frame, writer: Writer) -> Result<(), (FrameError, Writer)> {
+        let sessions = &self.journey.sessions;
+        match frame.kind {
+            Kind::Keep => match frame.read::<Keep>() {
+                Ok(keep) => {
+                    sessions.keep(&keep);
+                    answer_once(writer, &Kept {}).await;
+                }
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::Give => match frame.read::<Give>() {
+                Ok(give) => {
+                    sessions.take(&give);
+                    answer_once(writer, &Taken {}).await;
+                }
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::Recall => match frame.read::<Recall>() {
+                Ok(recall) => {
+                    answer_once(writer, &Recalled { item: sessions.recall_copy(recall.nonce) }).await;
+                }
+                Err(error) => return Err((error, writer)),
+            },
+            _ => match frame.read::<Locate<'_>>() {
+                Ok(locate) => answer_once(writer, &Located { state: self.locate(locate.session) }).await,
+                Err(error) => return Err((error, writer)),
+            },
+        }
+        Ok(())
+    }
+
     /// The ask, or why this node does not even try.
     async fn read_ask(
         &self,
         forward: &wire::Forward<'_>,
         mut reader: Reader,
-    ) -> Result<Result<(Ask, Hop), NoAnswer>, FrameError> {
+    ) -> Result<Result<(Ask, Hop, u8), NoAnswer>, FrameError> {
         let Some(route) = self.routes.iter().find(|route| route.id == forward.route) else {
             return Ok(Err(NoAnswer::NotHere(NotHere { hint: None, why: NotHereWhy::NoRoute })));
         };
@@ -149,6 +197,9 @@ impl Acceptor {
         let ask = Ask {
             route: route.clone(),
             errand,
+            nature: forward.nature,
+            uid: forward.uid,
+            sent: Sent::elsewhere(forward.may_have_run),
             method: Method::from_bytes(forward.method.as_bytes()).map_err(|_| FrameError::Short)?,
             target: forward.target.to_owned(),
             headers,
@@ -160,10 +211,18 @@ impl Acceptor {
             },
         };
         let same_view = cluster.world().view.fingerprint() == forward.view;
-        Ok(Ok((ask, Hop::Forwarded { same_view })))
+        Ok(Ok((ask, Hop::Forwarded { same_view }, forward.copies)))
     }
 
-    async fn serve(&self, ask: &Ask, hop: Hop, writer: Writer) {
+    async fn serve(&self, ask: &Ask, hop: Hop, copies: u8, writer: Writer) {
+        let may_be_lost = matches!(ask.errand, Errand::Session(_)) && ask.nature == Nature::Unsafe;
+        if may_be_lost {
+            return match self.calls.begin(ask.uid, copies) {
+                Begun::New(call) => self.serve_once(ask, hop, call, writer).await,
+                Begun::Before(outcome) => answer_again(outcome, writer).await,
+                Begun::Late => writer.give_up(StreamCode::Malformed),
+            };
+        }
         let outcome = tokio::select! {
             // A request that was given up before it was read whole must not begin.
             biased;
@@ -176,20 +235,82 @@ impl Acceptor {
         }
     }
 
-    async fn write_answer(&self, answer: Answer, ask: &Ask, mut writer: Writer) {
+    /// A call that must not run twice. It goes on when the hop breaks: the entry node will ask for it
+    /// again. When its client goes away it ends.
+    async fn serve_once(&self, ask: &Ask, hop: Hop, call: Call, mut writer: Writer) {
+        let mut stopped = Box::pin(writer.stopped());
+        let mut hop_broke = false;
+        let running = self.journey.run(ask, hop);
+        tokio::pin!(running);
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                gone = &mut stopped, if !hop_broke => match gone {
+                    Ok(Some(_)) => return given_up(gone),
+                    Ok(None) | Err(_) => hop_broke = true,
+                },
+                outcome = &mut running => break outcome,
+            }
+        };
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(no_answer) => return write_no_answer(writer, &no_answer).await,
+        };
+        let (head, mut body) = answer.into_parts();
+        let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
+        hop_broke |= writer.chunk(frame.clone()).await.is_err();
+        let (mut kept, mut kept_len) = (Vec::new(), 0);
+        loop {
+            let next = tokio::select! {
+                biased;
+                gone = &mut stopped, if !hop_broke => match gone {
+                    Ok(Some(_)) => return given_up(gone),
+                    Ok(None) | Err(_) => {
+                        hop_broke = true;
+                        continue;
+                    }
+                },
+                next = body.frame() => next,
+            };
+            match next {
+                Some(Ok(piece)) => {
+                    let Ok(bytes) = piece.into_data() else { continue };
+                    kept_len += bytes.len();
+                    if kept_len <= KEPT_LEN_MAX {
+                        kept.push(bytes.clone());
+                    }
+                    hop_broke = hop_broke || writer.chunk(bytes).await.is_err();
+                }
+                Some(Err(_)) if hop_broke => return call.undelivered(Done::Lost),
+                Some(Err(_)) => return, // the writer says so
+                None => break,
+            }
+        }
+        if hop_broke || !writer.deliver().await {
+            let whole = kept_len <= KEPT_LEN_MAX;
+            call.undelivered(if whole { Done::Answer { frame, body: kept } } else { Done::Lost });
+        }
+    }
+
+    fn head_frame(&self, head: &hyper::http::response::Parts) -> Result<Bytes, CodecError> {
         let cluster = &self.journey.cluster;
-        // A stream of the server's own would never end by itself.
-        let endless = ask.method == Method::GET
-            && ask.route.affinity == Affinity::Session
-            && mcp::is_event_stream(answer.headers());
-        let (head, body) = answer.into_parts();
         let head = wire::Answer {
             view: cluster.world().view.fingerprint(),
             sessions: cluster.sessions().load(Ordering::Relaxed),
             status: head.status.as_u16(),
             headers: head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        if writer.message(&head).await.is_err() {
+        codec::frame(&head).map(Bytes::from)
+    }
+
+    async fn write_answer(&self, answer: Answer, ask: &Ask, mut writer: Writer) {
+        // A stream of the server's own would never end by itself.
+        let endless = ask.method == Method::GET
+            && ask.route.affinity == Affinity::Session
+            && mcp::is_event_stream(answer.headers());
+        let (head, body) = answer.into_parts();
+        let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
+        if writer.chunk(frame).await.is_err() {
             return;
         }
         let stopped = writer.stopped();
@@ -202,9 +323,33 @@ impl Acceptor {
 
     fn locate(&self, session: &str) -> SessionState {
         match self.journey.cluster.seal().open(session) {
-            Ok(id) if id.birth.home == self.journey.cluster.me() => self.journey.sessions.state(&id),
-            Ok(_) => SessionState::Ended(GoneWhy::Unknown),
+            Ok(id) => self.journey.sessions.state(&id),
             Err(_) => SessionState::Ended(GoneWhy::Forged),
+        }
+    }
+}
+
+/// The answer to a call that this node has run already, or is running.
+async fn answer_again(mut outcome: watch::Receiver<Option<Arc<Done>>>, mut writer: Writer) {
+    let stopped = writer.stopped();
+    let done = tokio::select! {
+        biased;
+        stopped = stopped => return given_up(stopped),
+        done = outcome.wait_for(Option::is_some) => done.ok().and_then(|done| done.clone()),
+    };
+    match done.as_deref() {
+        Some(Done::Answer { frame, body }) => {
+            for bytes in std::iter::once(frame).chain(body) {
+                if writer.chunk(bytes.clone()).await.is_err() {
+                    return;
+                }
+            }
+            writer.finish();
+        }
+        // It was answered after all, or can't be any more; the entry node has lost it either way.
+        Some(Done::Lost) | None => {
+            let lost = NoAnswer::Refused(Refusal::perhaps_run(Reason::AnswerLost));
+            write_no_answer(writer, &lost).await;
         }
     }
 }

@@ -66,7 +66,6 @@ impl Peers {
     ///
     /// # Errors
     /// If the payload is too long. Whether a datagram arrives nobody knows.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody has anything to say yet"))]
     pub(crate) fn send_control(&self, to: SocketAddr, payload: &[u8]) -> Result<(), ControlTooLong> {
         self.bound.control.send(to, payload)
     }

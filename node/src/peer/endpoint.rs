@@ -105,7 +105,7 @@ impl Bound {
         self.greeting.send_replace(Some(greeting));
     }
 
-    pub(super) fn greeting(&self) -> Greeting {
+    pub(crate) fn greeting(&self) -> Greeting {
         known(self.greeting.borrow().as_ref())
     }
 

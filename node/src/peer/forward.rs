@@ -12,15 +12,10 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use proto::id::{Fingerprint, NodeRef, RouteId};
-use proto::wire::{
-    self, Errand, Kind, Lane, Locate, Located, NotHere, Reason, Refusal, SessionState, StreamCode,
-};
+use proto::wire::{self, Errand, Kind, Lane, Nature, NotHere, Reason, Refusal, StreamCode};
 use quinn::WriteError;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
-
-/// Answered from memory; a node that does not answer is said not to.
-const LOCATE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// A request to be forwarded.
 #[derive(Debug)]
@@ -30,6 +25,11 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) view: Fingerprint,
     pub(crate) route: RouteId,
     pub(crate) errand: Errand,
+    pub(crate) nature: Nature,
+    pub(crate) uid: u64,
+    /// How many copies of it were sent before.
+    pub(crate) copies: u8,
+    pub(crate) may_have_run: bool,
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
     pub(crate) headers: &'a HeaderMap,
@@ -74,6 +74,10 @@ impl Peers {
             view: outgoing.view,
             route: outgoing.route,
             errand: outgoing.errand,
+            nature: outgoing.nature,
+            uid: outgoing.uid,
+            copies: outgoing.copies,
+            may_have_run: outgoing.may_have_run,
             method: outgoing.method.as_str(),
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
@@ -119,25 +123,6 @@ impl Peers {
                 broke()
             }
         }
-    }
-
-    /// What the node at `at` knows of a session.
-    pub(crate) async fn locate(
-        self: &Arc<Self>,
-        to: NodeRef,
-        at: SocketAddr,
-        session: &str,
-    ) -> Option<SessionState> {
-        let asking = async {
-            let slot = self.slot(at, Lane::Calls).await.ok().filter(|slot| slot.node() == to)?;
-            let (send, recv) = slot.connection().open_bi().await.ok()?;
-            let mut writer = Writer::new(send, StreamCode::ClientGone);
-            writer.message(&Locate { session }).await.ok()?;
-            writer.finish();
-            let frame = Reader::new(recv).frame().await.ok()?;
-            Some(frame.read::<Located>().ok()?.state)
-        };
-        tokio::time::timeout(LOCATE_TIME_MAX, asking).await.ok()?
     }
 }
 

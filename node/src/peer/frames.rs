@@ -99,6 +99,7 @@ impl Writer {
                         return;
                     }
                 }
+                Some(Err(Broke::Moved)) => return self.give_up(StreamCode::Leaving),
                 Some(Err(_)) => return,
                 None => return self.finish(),
             }
@@ -108,6 +109,12 @@ impl Writer {
     pub(super) fn finish(mut self) {
         self.finished = true;
         let _ = self.send.finish(); // fails only on a stream that has failed already
+    }
+
+    /// The end of the stream, once the other end has all of it; whether it has.
+    pub(super) async fn deliver(mut self) -> bool {
+        self.finished = true;
+        self.send.finish().is_ok() && matches!(self.send.stopped().await, Ok(None))
     }
 
     /// Resolves when the other end wants no more, or is gone.

@@ -5,7 +5,8 @@
 //!
 //! Nothing else is proof: a time-out, an unreachable network and a failed handshake may all be had
 //! from a process that lives. A refusal counts when it comes twice, so that a port that is closed for
-//! a moment convicts nobody. Whoever is told ([`Sign`]) decides what follows.
+//! a moment convicts nobody; and only of a process whose lifeline has stood, so that a port which was
+//! never open to TCP convicts nobody either. Whoever is told ([`Sign`]) decides what follows.
 
 use super::accept::GREETING_TIME;
 use super::endpoint::{Bound, Greeting};
@@ -218,6 +219,8 @@ enum Verdict<L> {
 #[derive(Debug)]
 struct Case {
     node: NodeRef,
+    /// It has been reached: what refuses now did not before.
+    has_stood: bool,
     /// When the first of an unbroken row of refusals came.
     refused: Option<Instant>,
     /// Attempts since it was last known to be well.
@@ -226,7 +229,7 @@ struct Case {
 
 impl Case {
     fn of(node: NodeRef) -> Self {
-        Self { node, refused: None, attempts: 0 }
+        Self { node, has_stood: false, refused: None, attempts: 0 }
     }
 
     fn judge<L>(&mut self, found: Found<L>, at: Instant) -> Verdict<L> {
@@ -234,10 +237,11 @@ impl Case {
         match found {
             Found::Refused => {
                 let first = *self.refused.get_or_insert(at);
-                return if at - first >= REFUSALS_APART { Verdict::Gone } else { Verdict::Unproved };
+                let is_proof = self.has_stood && at - first >= REFUSALS_APART;
+                return if is_proof { Verdict::Gone } else { Verdict::Unproved };
             }
             Found::Greeted(who, lifeline) if who == self.node => {
-                self.refused = None;
+                (self.refused, self.has_stood) = (None, true);
                 return Verdict::Stands(lifeline);
             }
             Found::Greeted(who, _) if who.tag == self.node.tag && who.inc > self.node.inc => {

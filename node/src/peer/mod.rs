@@ -3,10 +3,13 @@
 //!
 //! [`endpoint`] is how connections are made, [`link`] keeps the ones to a peer, [`frames`] reads and
 //! writes messages on their streams. [`forward`] carries a request to its owner and [`accept`] (this
-//! node as the owner) receives one; [`gossip`] carries chitchat's messages. [`datagrams`] shares QUIC's UDP socket for what
-//! must arrive at once or not at all, and [`lifeline`] is the TCP connection whose end tells of a death.
+//! node as the owner) receives one, [`calls`] keeps it from running twice; [`ask_once`] carries short
+//! questions, [`gossip`] chitchat's messages. [`datagrams`] shares QUIC's UDP socket for what must
+//! arrive at once or not at all, and [`lifeline`] is the TCP connection whose end tells of a death.
 
 mod accept;
+mod ask_once;
+mod calls;
 mod datagrams;
 mod endpoint;
 mod forward;

@@ -1,29 +1,37 @@
 //! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
-//! them, and for a while those that have ended.
+//! them, [`copies`] carries what must outlive this node to others, [`revive`] goes on with what was
+//! another node's, [`learn`] notes what passes by and must be known then.
 
+mod copies;
+mod learn;
+mod revive;
 mod table;
 
-use crate::answer::{Answer, holding, whole};
+use crate::answer::{Answer, holding, until, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
 use crate::config::{Affinity, Route, UpstreamUrl};
-use crate::mcp::SESSION_ID;
+use crate::mcp::{self, SESSION_ID};
+use crate::peer::Peers;
+use crate::telemetry::Metrics;
 use crate::upstream::Upstreams;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
-use proto::core::route::Holding;
-use proto::id::{Birth, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
-use proto::wire::{GoneWhy, Reason, Refusal, SessionState};
+use proto::core::custody::Holding;
+use proto::core::route::OnLoss;
+use proto::core::succession::Succession;
+use proto::id::{Birth, NodeRef, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
+use proto::wire::{Give, GoneWhy, INITIALIZE_LEN_MAX, Item, Keep, Reason, Refusal, SessionState};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use table::{Live, Table};
+use table::{InUse, Live, Place, Table};
 use tokio::sync::Semaphore;
 
 /// An expired session's DELETE: how long it may take, and how many go on at once.
@@ -31,13 +39,22 @@ const END_UPSTREAM_TIME_MAX: Duration = Duration::from_secs(10);
 const END_UPSTREAM_MAX: usize = 16;
 /// A 400 is read to tell "no such session" from a bad request; SDK servers' texts are below 1 KiB.
 const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
+/// Answers that are read here: results of `initialize` and lists of tools, a few KiB each.
+const READ_LEN_MAX: usize = 1024 * 1024;
+
+/// Backups hear of a record four times in this time.
+const KEEP_S_MIN: u32 = 60;
+const KEEP_S_MAX: u32 = 24 * 3_600;
 
 #[derive(Debug)]
 pub(crate) struct Sessions {
     cluster: Arc<Cluster>,
+    peers: Arc<Peers>,
+    metrics: Arc<Metrics>,
     upstreams: Upstreams,
-    table: Table,
-    routes: HashMap<RouteId, Use>,
+    table: Arc<Table>,
+    listed: Vec<Arc<Route>>,
+    routes: HashMap<RouteId, Arc<Use>>,
     /// Room for requests that end sessions upstream.
     ending: Semaphore,
 }
@@ -51,6 +68,28 @@ struct Use {
     turn: AtomicUsize,
     /// Whether an upstream of it has been seen to open a session.
     speaks_sessions: AtomicBool,
+    /// The tools that may be called twice, as they were last listed.
+    repeatable: Mutex<Arc<BTreeSet<String>>>,
+}
+
+/// Counts a session among those of its upstream, until it is dropped.
+#[derive(Debug)]
+struct AtUpstream {
+    used: Arc<Use>,
+    upstream: usize,
+}
+
+impl AtUpstream {
+    fn new(used: &Arc<Use>, upstream: usize) -> Self {
+        used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
+        Self { used: used.clone(), upstream }
+    }
+}
+
+impl Drop for AtUpstream {
+    fn drop(&mut self) {
+        self.used.sessions[self.upstream].fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Use {
@@ -81,12 +120,21 @@ impl Use {
 }
 
 impl Sessions {
-    pub(crate) fn new(cluster: Arc<Cluster>, routes: &[Arc<Route>]) -> Self {
+    pub(crate) fn new(
+        cluster: Arc<Cluster>,
+        peers: Arc<Peers>,
+        metrics: Arc<Metrics>,
+        routes: &[Arc<Route>],
+    ) -> Self {
+        let table = Arc::new(Table::new(cluster.me()));
         Self {
             cluster,
+            peers,
+            metrics,
             upstreams: Upstreams::new(routes.iter().flat_map(|route| &route.upstreams)),
-            table: Table::new(),
-            routes: routes.iter().map(|route| (route.id, Use::of(route))).collect(),
+            table,
+            listed: routes.to_vec(),
+            routes: routes.iter().map(|route| (route.id, Arc::new(Use::of(route)))).collect(),
             ending: Semaphore::new(END_UPSTREAM_MAX),
         }
     }
@@ -97,6 +145,10 @@ impl Sessions {
 
     pub(crate) fn state(&self, id: &SessionId) -> SessionState {
         self.table.state(id.nonce)
+    }
+
+    pub(crate) fn route(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.listed.iter().find(|route| route.id == id)
     }
 
     /// How many sessions are live, and how many idle.
@@ -111,37 +163,84 @@ impl Sessions {
             return Err(Refusal::not_run(Reason::Overloaded));
         }
         let (upstream, answer) = self.first_to_answer(ask, used.by_load().into_iter()).await?;
-        self.adopt(ask, upstream, answer)
+        self.adopt(ask, upstream, answer).await
     }
 
     /// One request of a session that lives here.
-    pub(crate) async fn exchange(&self, ask: &Ask, id: &SessionId) -> Result<Answer, Refusal> {
-        let in_use = self.table.take_up(id.nonce).ok_or(Refusal::Gone(GoneWhy::Unknown))?;
-        let live = &in_use.live;
+    pub(crate) async fn exchange(self: &Arc<Self>, ask: &Ask, id: &SessionId) -> Result<Answer, Refusal> {
+        loop {
+            let in_use = self.table.take_up(id.nonce, ask.method == Method::GET);
+            let in_use = in_use.ok_or(Refusal::not_run(Reason::Moved))?;
+            if ask.sent.may_have_run() && !self.may_run_again(ask, id.nonce) {
+                return Err(Refusal::perhaps_run(Reason::OwnerLost));
+            }
+            let live = in_use.live.clone();
+            match self.try_exchange(ask, id, in_use).await? {
+                Some(answer) => return Ok(answer),
+                // Nothing has run: the upstream has forgotten the session, or is not there.
+                None => self.renew(&live, ask).await?,
+            }
+        }
+    }
+
+    /// `None` where the session was inherited and turns out to have no upstream session any more.
+    async fn try_exchange(
+        self: &Arc<Self>,
+        ask: &Ask,
+        id: &SessionId,
+        in_use: InUse,
+    ) -> Result<Option<Answer>, Refusal> {
+        let live = in_use.live.clone();
+        let unconfirmed = live.is_unconfirmed();
+        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(None) };
         let mut headers = ask.headers.clone();
-        let mine = headers.insert(SESSION_ID, live.upstream_session.clone());
-        let mut answer = self.send(ask, live.url(), headers).await?;
+        let mine = headers.insert(SESSION_ID, place.session.clone());
+        learn::upstreams_own_id(&live, &mut headers);
+        // Just before it is sent, since this node may have stood still for a while.
+        if !self.cluster.is_leased() {
+            return Err(Refusal::not_run(Reason::Moved));
+        }
+        let mut answer = match self.send(ask, url, headers).await {
+            Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false })
+                if unconfirmed =>
+            {
+                return Ok(None);
+            }
+            answer => answer?,
+        };
         if answer.status() == StatusCode::BAD_REQUEST && ask.method == Method::POST {
             answer = self.read_bad_request(answer).await?;
         }
         if answer.status() == StatusCode::NOT_FOUND {
-            if ask.method == Method::GET {
+            match ask.method {
+                Method::GET if unconfirmed && !self.is_known(&live, ask).await? => return Ok(None),
                 // A server without such a stream, as far as one can tell; all clients accept a 405.
-                *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            } else {
-                self.end(id.nonce, GoneWhy::LostUpstream);
-                return Err(Refusal::Gone(GoneWhy::LostUpstream));
+                Method::GET => *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
+                _ if unconfirmed && ask.method == Method::POST => return Ok(None),
+                _ => {
+                    self.end(id.nonce, GoneWhy::LostUpstream);
+                    return Err(Refusal::Gone(GoneWhy::LostUpstream));
+                }
             }
+        } else if unconfirmed && answer.status().is_success() {
+            live.confirm();
+            self.count_takeover("reattach", "served");
         }
         if ask.method == Method::DELETE && answer.status().is_success() {
-            self.end(id.nonce, GoneWhy::Deleted);
+            self.end_everywhere(id.nonce, GoneWhy::Deleted).await;
             // The Python SDK takes any other success for a failure.
             *answer.status_mut() = StatusCode::OK;
         }
         if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
             *theirs = mine;
         }
-        Ok(answer.map(|body| holding(body, in_use)))
+        let answer = learn::with_own_ids(&live, self.learn(ask, id.nonce, answer));
+        if ask.method == Method::GET && mcp::is_event_stream(answer.headers()) {
+            let news = live.take_news();
+            let moved = live.moved();
+            return Ok(Some(answer.map(|body| until(holding(body, in_use), news, moved))));
+        }
+        Ok(Some(answer.map(|body| holding(body, in_use))))
     }
 
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
@@ -189,8 +288,8 @@ impl Sessions {
     /// upstream in the background.
     pub(crate) fn expire_idle(self: &Arc<Self>) {
         let expired = self.table.expire();
+        self.publish_count();
         for live in expired {
-            self.count_end(&live);
             let sessions = self.clone();
             tokio::spawn(async move {
                 let Ok(_permit) = sessions.ending.acquire().await else { return };
@@ -202,8 +301,8 @@ impl Sessions {
     }
 
     async fn end_upstream(&self, live: &Live) {
-        let headers = HeaderMap::from_iter([(SESSION_ID, live.upstream_session.clone())]);
-        let url = live.url();
+        let (Some(place), Some(url)) = (&live.place, live.url()) else { return };
+        let headers = HeaderMap::from_iter([(SESSION_ID, place.session.clone())]);
         let target = url.target(&live.route.path, &live.route.path);
         let nothing = Payload::Whole(Bytes::new());
         let _ = self.upstreams.send(url, Method::DELETE, &target, headers, &nothing).await;
@@ -219,7 +318,7 @@ impl Sessions {
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
-    fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
+    async fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
         let Some(shown) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
         if !answer.status().is_success() {
             return Ok(answer); // no session was opened, whatever the header says
@@ -246,9 +345,19 @@ impl Sessions {
         answer.headers_mut().insert(SESSION_ID, mine);
         let used = self.used(&ask.route);
         used.speaks_sessions.store(true, Ordering::Relaxed);
-        used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
-        let in_use = self.table.insert(nonce, ask.route.clone(), upstream, upstream_session);
+        let initialize = match &ask.body {
+            Payload::Whole(bytes) if bytes.len() <= INITIALIZE_LEN_MAX => bytes.clone(),
+            Payload::Whole(_) | Payload::Passing(_) => Bytes::new(),
+        };
+        let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
+        let place = Place { at: AtUpstream::new(used, upstream), session: upstream_session };
+        let in_use = self.table.insert(record, ask.route.clone(), Some(place));
         self.publish_count();
+        self.copied(&self.peers, nonce).await;
+        if !self.cluster.is_leased() || self.table.holding(nonce) != Holding::Live {
+            // It lost its right while it waited: whatever became of the session, nobody was told of it.
+            return Err(Refusal::not_run(Reason::Moved));
+        }
         Ok(answer.map(|body| holding(body, in_use)))
     }
 
@@ -265,14 +374,56 @@ impl Sessions {
     }
 
     fn end(&self, nonce: Nonce, why: GoneWhy) {
-        if let Some(live) = self.table.end(nonce, why) {
-            self.count_end(&live);
-        }
+        self.table.end(nonce, why);
+        self.publish_count();
     }
 
-    fn count_end(&self, live: &Live) {
-        self.used(&live.route).sessions[live.upstream].fetch_sub(1, Ordering::Relaxed);
+    /// Ends a session, and waits a moment for those that keep copies to know.
+    async fn end_everywhere(&self, nonce: Nonce, why: GoneWhy) {
+        self.end(nonce, why);
+        self.end_copied(&self.peers, nonce, why).await;
+    }
+
+    // --- when owners change ---
+
+    /// What this node keeps copies of and now owns by the verdicts.
+    pub(crate) fn inherit(&self, succession: &Succession) -> usize {
+        let count = self.table.inherit(succession, |record| self.settle(record));
         self.publish_count();
+        count
+    }
+
+    /// The backups of this node, and who it gives its sessions to when it leaves.
+    pub(crate) fn entrust(&self, heirs: Vec<NodeRef>) {
+        self.table.custody(|custody, now| custody.entrust(heirs, now));
+    }
+
+    pub(crate) fn keep(&self, keep: &Keep) {
+        self.table.custody(|custody, now| keep.items.iter().for_each(|item| custody.keep(item, now)));
+    }
+
+    pub(crate) fn take(&self, give: &Give) {
+        self.table.take(&give.record, |record| self.settle(record));
+        self.publish_count();
+    }
+
+    pub(crate) fn recall_copy(&self, nonce: Nonce) -> Option<Item> {
+        self.table.recall(nonce)
+    }
+
+    /// Gives away what nothing calls at the moment; says how many sessions are left to be given or
+    /// taken.
+    pub(crate) fn give_idle(&self, succession: &Succession) -> usize {
+        let (_, left) = self.table.give_idle(succession);
+        self.publish_count();
+        left + self.table.custody(|custody, _| custody.untaken())
+    }
+
+    /// This node goes on as another incarnation.
+    pub(crate) fn be_reborn(&self, heir: bool, succession: &Succession) -> usize {
+        let lost = self.table.be_reborn(self.cluster.me(), heir, succession);
+        self.publish_count();
+        lost.len()
     }
 
     fn publish_count(&self) {
@@ -280,7 +431,19 @@ impl Sessions {
         self.cluster.sessions().store(count, Ordering::Relaxed);
     }
 
-    fn used(&self, route: &Route) -> &Use {
+    fn used(&self, route: &Route) -> &Arc<Use> {
         self.routes.get(&route.id).expect("built from the same routes")
+    }
+}
+
+/// For how long backups keep a record that nobody tells them of again; not at all where the route lets
+/// sessions die with their owner.
+fn keep_s(route: &Route) -> u32 {
+    match route.on_loss {
+        OnLoss::Expire => 0,
+        OnLoss::Reinitialize => {
+            let idle_s = u32::try_from(route.idle_timeout.as_secs()).unwrap_or(u32::MAX);
+            idle_s.clamp(KEEP_S_MIN, KEEP_S_MAX)
+        }
     }
 }

@@ -1,24 +1,33 @@
-//! What this node knows of the sessions that it owns, and for a while of those that it owned.
+//! What this node knows of the sessions that it owns, and of those that it keeps copies of: the pure
+//! custody of `proto` with what serves a session beside it.
 
+use super::AtUpstream;
+use crate::clock;
 use crate::config::{Route, UpstreamUrl};
+use bytes::Bytes;
 use hyper::header::HeaderValue;
-use proto::core::route::Holding;
-use proto::id::Nonce;
-use proto::wire::{GoneWhy, SessionState};
+use proto::core::{
+    custody::{Custody, Holding, Parcel},
+    succession::Succession,
+    tenure::Rules,
+};
+use proto::id::{NodeRef, Nonce};
+use proto::wire::{GoneWhy, Item, Record, SessionState};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+use tokio::sync::{Notify, OnceCell};
 
-/// "Ended" is told from "never was" for the last 100,000 sessions: 32 bytes each, 3 MiB.
-const TOMBSTONES_MAX: usize = 100_000;
 /// A session is called idle when nothing of it has been in progress for this long: longer than an
 /// agent thinks between two calls.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// Milliseconds in which the copies of a new session have arrived or have to be sent again.
+const COPIES_AGAIN: u64 = 250;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -26,29 +35,84 @@ pub(super) struct Table {
     started: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entries {
+    custody: Custody,
     live: HashMap<Nonce, Arc<Live>>,
-    ended: HashMap<Nonce, GoneWhy>,
-    ended_order: VecDeque<Nonce>,
 }
 
 /// A session that is served here.
 #[derive(Debug)]
 pub(super) struct Live {
+    pub(super) nonce: Nonce,
     pub(super) route: Arc<Route>,
-    /// Which of the route's upstreams.
-    pub(super) upstream: usize,
-    pub(super) upstream_session: HeaderValue,
+    /// Which of the route's upstreams, and the id which that knows it by. `None` where this node has
+    /// no such upstream: it was another node's own.
+    pub(super) place: Option<Place>,
+    /// How often it was reinitialized.
+    pub(super) renewals: u32,
+    /// What a session needs that had an owner before, until its upstream has answered here.
+    pub(super) inherited: Option<Box<Inherited>>,
     /// Since the table was made.
     last_used_ms: AtomicU64,
-    /// Requests and streams in progress.
-    open: AtomicU32,
+    calls: AtomicU32,
+    streams: AtomicU32,
+    /// It is not this node's any more, and whoever waits for that.
+    is_gone: AtomicBool,
+    moved: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) at: AtUpstream,
+    pub(super) session: HeaderValue,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    /// Its successor, once its upstream was found to have forgotten it.
+    pub(super) renewed: OnceCell<Arc<Live>>,
+    /// Its upstream has answered since it was inherited.
+    pub(super) confirmed: AtomicBool,
+    /// Said on the next stream of the server's own: what the client should ask for again.
+    pub(super) news: Mutex<Option<Bytes>>,
 }
 
 impl Live {
-    pub(super) fn url(&self) -> &UpstreamUrl {
-        &self.route.upstreams[self.upstream]
+    pub(super) fn url(&self) -> Option<&UpstreamUrl> {
+        self.place.as_ref().map(|place| &self.route.upstreams[place.at.upstream])
+    }
+
+    /// Whether it may yet turn out that its upstream has forgotten it.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        self.inherited.as_ref().is_some_and(|inherited| !inherited.confirmed.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn confirm(&self) {
+        if let Some(inherited) = &self.inherited {
+            inherited.confirmed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn take_news(&self) -> Option<Bytes> {
+        let news = &self.inherited.as_ref()?.news;
+        news.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Resolves when the session is not this node's any more.
+    pub(super) async fn moved(self: Arc<Self>) {
+        let moved = self.moved.notified();
+        // From here on a notification counts, so none is missed between the look and the wait.
+        let mut moved = std::pin::pin!(moved);
+        moved.as_mut().enable();
+        if !self.is_gone.load(Ordering::Acquire) {
+            moved.await;
+        }
+    }
+
+    fn go(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.moved.notify_waiters();
     }
 }
 
@@ -56,13 +120,15 @@ impl Live {
 #[derive(Debug)]
 pub(super) struct InUse {
     pub(super) live: Arc<Live>,
+    is_stream: bool,
     started: Instant,
 }
 
 impl InUse {
-    fn new(live: Arc<Live>, started: Instant) -> Self {
-        live.open.fetch_add(1, Ordering::Relaxed);
-        Self { live, started }
+    fn new(live: Arc<Live>, is_stream: bool, started: Instant) -> Self {
+        let count = if is_stream { &live.streams } else { &live.calls };
+        count.fetch_add(1, Ordering::Relaxed);
+        Self { live, is_stream, started }
     }
 }
 
@@ -70,34 +136,35 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.live.last_used_ms.store(now_ms, Ordering::Relaxed);
+        let count = if self.is_stream { &self.live.streams } else { &self.live.calls };
         // Whoever sees it unused sees when it was used.
-        self.live.open.fetch_sub(1, Ordering::Release);
+        count.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
-        Self { entries: Mutex::default(), started: Instant::now() }
+    pub(super) fn new(me: NodeRef) -> Self {
+        let custody = Custody::new(me, Rules::ALL);
+        Self { entries: Mutex::new(Entries { custody, live: HashMap::new() }), started: Instant::now() }
     }
 
     pub(super) fn holding(&self, nonce: Nonce) -> Holding {
         let entries = self.entries();
-        match entries.ended.get(&nonce) {
-            _ if entries.live.contains_key(&nonce) => Holding::Live,
-            Some(why) => Holding::Ended(*why),
-            None => Holding::Unknown,
-        }
+        if entries.live.contains_key(&nonce) { Holding::Live } else { entries.custody.holding(nonce) }
     }
 
     pub(super) fn state(&self, nonce: Nonce) -> SessionState {
         let entries = self.entries();
-        match entries.live.get(&nonce) {
-            Some(live) if self.is_idle(live, IDLE_AFTER) => {
+        let epoch = entries.custody.record(nonce).map_or(1, |record| record.epoch);
+        match (entries.live.get(&nonce), entries.custody.holding(nonce)) {
+            (Some(live), _) if self.is_idle(live, IDLE_AFTER) => {
                 let idle_s = self.idle_for(live).as_secs();
-                SessionState::Idle { idle_s: u32::try_from(idle_s).unwrap_or(u32::MAX) }
+                SessionState::Idle { epoch, idle_s: u32::try_from(idle_s).unwrap_or(u32::MAX) }
             }
-            Some(_) => SessionState::Live,
-            None => SessionState::Ended(entries.ended.get(&nonce).copied().unwrap_or(GoneWhy::Unknown)),
+            (Some(_), _) => SessionState::Live { epoch },
+            (None, Holding::Given(to)) => SessionState::Moved { to },
+            (None, Holding::Ended(why)) => SessionState::Ended(why),
+            (None, Holding::Live | Holding::Unknown) => SessionState::Ended(GoneWhy::Unknown),
         }
     }
 
@@ -112,43 +179,185 @@ impl Table {
         (entries.live.len() - idle, idle)
     }
 
-    /// A new session, in use from the start.
-    pub(super) fn insert(
+    pub(super) fn record(&self, nonce: Nonce) -> Option<Arc<Record>> {
+        self.entries().custody.record(nonce).cloned()
+    }
+
+    // --- one session ---
+
+    /// Takes a session in that was born here, or found again; it is in use from the start.
+    pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Option<Place>) -> InUse {
+        let inherited = (record.epoch > 1).then(Box::default);
+        let mut entries = self.entries();
+        let live = self.live((record.nonce, record.renewals), route, place, inherited);
+        // Whoever opens it sends the first copies; what these do not reach is sent again.
+        entries.custody.own(record, clock::now() + COPIES_AGAIN);
+        entries.live.insert(live.nonce, live.clone());
+        InUse::new(live, false, self.started)
+    }
+
+    fn live(
         &self,
-        nonce: Nonce,
+        (nonce, renewals): (Nonce, u32),
         route: Arc<Route>,
-        upstream: usize,
-        upstream_session: HeaderValue,
-    ) -> InUse {
-        let (last_used_ms, open) = (AtomicU64::new(0), AtomicU32::new(0));
-        let live = Arc::new(Live { route, upstream, upstream_session, last_used_ms, open });
-        let in_use = InUse::new(live.clone(), self.started);
-        self.entries().live.insert(nonce, live);
-        in_use
+        place: Option<Place>,
+        inherited: Option<Box<Inherited>>,
+    ) -> Arc<Live> {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Arc::new(Live {
+            nonce,
+            route,
+            place,
+            renewals,
+            inherited,
+            last_used_ms: AtomicU64::new(now_ms),
+            calls: AtomicU32::new(0),
+            streams: AtomicU32::new(0),
+            is_gone: AtomicBool::new(false),
+            moved: Notify::new(),
+        })
     }
 
-    /// Takes a session into use, so that it does not expire meanwhile.
-    pub(super) fn take_up(&self, nonce: Nonce) -> Option<InUse> {
-        let entries = self.entries();
-        entries.live.get(&nonce).map(|live| InUse::new(live.clone(), self.started))
+    pub(super) fn take_up(&self, nonce: Nonce, is_stream: bool) -> Option<InUse> {
+        let live = self.entries().live.get(&nonce)?.clone();
+        let in_use = InUse::new(live, is_stream, self.started);
+        // It may have been given away in between; whoever gives looks at the count under the lock.
+        let still = self.entries().live.get(&nonce).is_some_and(|live| Arc::ptr_eq(live, &in_use.live));
+        still.then_some(in_use)
     }
 
-    /// Takes a session out and leaves a tombstone.
+    /// Puts a session to another upstream session; what is in progress at the old one ends there.
+    pub(super) fn renew(
+        &self,
+        live: &Live,
+        place: Place,
+        news: Option<Bytes>,
+        change: impl FnOnce(&mut Record),
+    ) -> Option<Arc<Live>> {
+        let inherited = Inherited { news: Mutex::new(news), ..Inherited::default() };
+        let renewed = self.live(
+            (live.nonce, live.renewals + 1),
+            live.route.clone(),
+            Some(place),
+            Some(inherited.into()),
+        );
+        renewed.confirm();
+        let mut entries = self.entries();
+        let old = entries.live.insert(live.nonce, renewed.clone());
+        if old.is_none() {
+            entries.live.remove(&live.nonce); // it was given away or ended meanwhile
+            return None;
+        }
+        entries.custody.change(live.nonce, change, clock::now());
+        Some(renewed)
+    }
+
+    pub(super) fn change(&self, nonce: Nonce, change: impl FnOnce(&mut Record)) {
+        self.entries().custody.change(nonce, change, clock::now());
+    }
+
     pub(super) fn end(&self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
         self.entries().end(nonce, why)
     }
 
-    /// Takes out every session that has idled for longer than its route allows.
+    /// Ends the sessions that have idled for longer than their route allows.
     pub(super) fn expire(&self) -> Vec<Arc<Live>> {
         let mut entries = self.entries();
         let is_expired = |live: &Live| self.is_idle(live, live.route.idle_timeout);
         let expired = entries.live.iter().filter(|(_, live)| is_expired(live));
         let expired: Vec<_> = expired.map(|(nonce, _)| *nonce).collect();
+        entries.custody.forget_old(clock::now());
         expired.into_iter().filter_map(|nonce| entries.end(nonce, GoneWhy::Expired)).collect()
     }
 
+    // --- copies, and whose they are ---
+
+    /// Custody by itself, for what needs nothing of what serves a session.
+    pub(super) fn custody<T>(&self, told: impl FnOnce(&mut Custody, u64) -> T) -> T {
+        told(&mut self.entries().custody, clock::now())
+    }
+
+    pub(super) fn parcels(&self) -> Vec<Parcel> {
+        self.entries().custody.parcels(clock::now())
+    }
+
+    pub(super) fn recall(&self, nonce: Nonce) -> Option<Item> {
+        let entries = self.entries();
+        let own = entries.custody.record(nonce).map(|record| Item::Live(record.clone()));
+        own.or_else(|| entries.custody.recall(nonce))
+    }
+
+    /// Takes over what the verdicts give to this node.
+    pub(super) fn inherit(
+        &self,
+        succession: &Succession,
+        settle: impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
+    ) -> usize {
+        let mut entries = self.entries();
+        let inherited = entries.custody.inherit(succession, clock::now());
+        inherited.into_iter().filter(|record| self.take_in(&mut entries, record, &settle)).count()
+    }
+
+    /// This node is given a session by its owner.
+    pub(super) fn take(
+        &self,
+        record: &Arc<Record>,
+        settle: impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
+    ) -> bool {
+        let mut entries = self.entries();
+        let taken = entries.custody.take(record, clock::now());
+        taken.is_some_and(|record| self.take_in(&mut entries, &record, &settle))
+    }
+
+    fn take_in(
+        &self,
+        entries: &mut Entries,
+        record: &Record,
+        settle: &impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
+    ) -> bool {
+        let Some((route, place)) = settle(record) else { return false };
+        let live = self.live((record.nonce, record.renewals), route, place, Some(Box::default()));
+        entries.live.insert(record.nonce, live).is_none()
+    }
+
+    /// Gives away every session that nothing calls at the moment; says how many that were and how
+    /// many are left.
+    pub(super) fn give_idle(&self, succession: &Succession) -> (usize, usize) {
+        let mut entries = self.entries();
+        let Entries { custody, live } = &mut *entries;
+        let before = live.len();
+        live.retain(|nonce, live| {
+            let busy = live.calls.load(Ordering::Acquire) > 0;
+            let kept = busy || custody.give(*nonce, succession, clock::now()).is_none();
+            if !kept {
+                live.go();
+            }
+            kept
+        });
+        (before - live.len(), live.len())
+    }
+
+    /// This node goes on under another incarnation, with what it owned if it is its own heir; says
+    /// what it has lost.
+    pub(super) fn be_reborn(&self, me: NodeRef, heir: bool, succession: &Succession) -> Vec<Arc<Live>> {
+        let mut entries = self.entries();
+        entries.custody.be_reborn(me, heir, succession, clock::now());
+        let Entries { custody, live } = &mut *entries;
+        let mut lost = Vec::new();
+        live.retain(|nonce, live| {
+            let kept = custody.holding(*nonce) == Holding::Live;
+            if !kept {
+                live.go();
+                lost.push(live.clone());
+            }
+            kept
+        });
+        lost
+    }
+
     fn is_idle(&self, live: &Live, after: Duration) -> bool {
-        live.open.load(Ordering::Acquire) == 0 && self.idle_for(live) >= after
+        let busy = live.calls.load(Ordering::Acquire) + live.streams.load(Ordering::Acquire) > 0;
+        !busy && self.idle_for(live) >= after
     }
 
     fn idle_for(&self, live: &Live) -> Duration {
@@ -163,67 +372,9 @@ impl Table {
 
 impl Entries {
     fn end(&mut self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
+        self.custody.end(nonce, why, clock::now());
         let live = self.live.remove(&nonce)?;
-        self.ended.insert(nonce, why);
-        self.ended_order.push_back(nonce);
-        if self.ended_order.len() > TOMBSTONES_MAX
-            && let Some(oldest) = self.ended_order.pop_front()
-        {
-            self.ended.remove(&oldest);
-        }
+        live.go();
         Some(live)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Affinity, BODY_LEN_MAX_DEFAULT};
-    use proto::core::route::OnLoss;
-    use proto::id::RouteId;
-
-    fn route(idle_timeout: Duration) -> Arc<Route> {
-        Arc::new(Route {
-            id: RouteId::of("/mcp"),
-            path: "/mcp".into(),
-            affinity: Affinity::Session,
-            upstreams: vec![UpstreamUrl::parse("http://127.0.0.1:1/mcp").expect("a URL")],
-            on_loss: OnLoss::Expire,
-            idle_timeout,
-            sessions_max: 1,
-            body_len_max: BODY_LEN_MAX_DEFAULT,
-        })
-    }
-
-    fn nonce(number: u32) -> Nonce {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&number.to_be_bytes());
-        Nonce(bytes)
-    }
-
-    #[test]
-    fn a_session_in_use_does_not_expire_and_one_at_rest_does() {
-        let table = Table::new();
-        let in_use = table.insert(nonce(1), route(Duration::ZERO), 0, HeaderValue::from_static("x"));
-        assert!(table.expire().is_empty());
-        assert_eq!(table.holding(nonce(1)), Holding::Live);
-        drop(in_use);
-        assert_eq!(table.expire().len(), 1);
-        assert_eq!(table.holding(nonce(1)), Holding::Ended(GoneWhy::Expired));
-        assert!(table.take_up(nonce(1)).is_none());
-    }
-
-    #[test]
-    fn an_end_is_remembered_but_not_for_ever() {
-        let table = Table::new();
-        let route = route(Duration::MAX);
-        for number in 0..=u32::try_from(TOMBSTONES_MAX).expect("a small number") {
-            table.insert(nonce(number), route.clone(), 0, HeaderValue::from_static("x"));
-            assert!(table.end(nonce(number), GoneWhy::Deleted).is_some());
-        }
-        assert!(table.end(nonce(1), GoneWhy::Expired).is_none(), "nothing ends twice");
-        assert_eq!(table.holding(nonce(0)), Holding::Unknown);
-        assert_eq!(table.holding(nonce(1)), Holding::Ended(GoneWhy::Deleted));
-        assert_eq!((table.count(), table.census()), (0, (0, 0)));
     }
 }

@@ -93,6 +93,13 @@ pub fn frame<M: Message + Serialize>(message: &M) -> Result<Vec<u8>, CodecError>
     Ok(bytes)
 }
 
+/// The message of a frame that is there as a whole.
+pub fn read<'a, M: Message + Deserialize<'a>>(frame: &'a [u8]) -> Result<M, CodecError> {
+    let (head, bytes) = frame.split_first_chunk().ok_or(CodecError::Malformed)?;
+    let head = FrameHead::read(*head)?;
+    if head.len == bytes.len() { payload(head.kind, bytes) } else { Err(CodecError::Malformed) }
+}
+
 /// The message of a frame's payload; it borrows from it.
 pub fn payload<'a, M: Message + Deserialize<'a>>(kind: Kind, bytes: &'a [u8]) -> Result<M, CodecError> {
     if kind == M::KIND { unpack(bytes) } else { Err(CodecError::Unexpected(kind)) }

@@ -18,6 +18,22 @@ pub enum Errand {
     Key,
 }
 
+/// What a request does, as far as it matters to whoever serves it again after a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Nature {
+    /// To run it twice may hurt.
+    Unsafe,
+    /// It only reads, or sets what is set already.
+    Safe,
+    /// `tools/list`: its answer says which tools may be called twice.
+    ListsTools,
+    /// `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`: they change what is on
+    /// record of the session.
+    SetsLevel,
+    Subscribes,
+    Unsubscribes,
+}
+
 /// The head of a forwarded request; its body follows until the stream ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward<'a> {
@@ -25,6 +41,13 @@ pub struct Forward<'a> {
     pub view: Fingerprint,
     pub route: RouteId,
     pub errand: Errand,
+    pub nature: Nature,
+    /// The same for every copy of one request, and for no other.
+    pub uid: u64,
+    /// How many copies of it were sent before: this node may have one of them.
+    pub copies: u8,
+    /// One of them went to an owner that is over, and may have run there.
+    pub may_have_run: bool,
     pub method: &'a str,
     /// Path and query as the client sent them.
     pub target: &'a str,
@@ -87,13 +110,17 @@ mod tests {
             view: Fingerprint(7),
             route: RouteId(9),
             errand: Errand::Session,
+            nature: Nature::ListsTools,
+            uid: 300,
+            copies: 1,
+            may_have_run: true,
             method: "POST",
             target: "/mcp",
             headers: headers.clone(),
         };
         assert_golden(
             &forward,
-            "01040000003b07090104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
+            "01040000004107090102fb2c01010104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
             &mut Vec::new(),
         );
         let answer = Answer { view: Fingerprint(7), sessions: 300, status: 200, headers };

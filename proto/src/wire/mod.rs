@@ -14,7 +14,7 @@ mod refusal;
 
 pub use codec::{CodecError, FRAME_HEAD_LEN, FrameHead, Message};
 pub use control::{Ballot, Ms, Note, Say, Verdict, WhyNot, WitnessSet};
-pub use forward::{Answer, Errand, Forward, Headers, NotHere, NotHereWhy};
+pub use forward::{Answer, Errand, Forward, Headers, Nature, NotHere, NotHereWhy};
 pub use hello::{Hello, HelloAck, Lane};
 pub use kinds::{CloseCode, Kind, StreamCode};
 pub use locate::{Locate, Located, SessionState};

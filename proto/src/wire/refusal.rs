@@ -25,6 +25,11 @@ impl Refusal {
         Self::Undelivered { reason, may_have_run: true }
     }
 
+    /// Whether nothing is known of the request but that it was sent.
+    pub fn is_loss(self) -> bool {
+        matches!(self, Self::Undelivered { reason: Reason::OwnerBroke, may_have_run: true })
+    }
+
     /// Whether it is certain that trying again runs nothing twice.
     pub fn may_be_tried_again(self) -> bool {
         matches!(self, Self::Undelivered { may_have_run: false, .. })
@@ -69,6 +74,10 @@ pub enum Reason {
     UpstreamInvalid,
     /// The route's, or the node's, limit is reached.
     Overloaded,
+    /// The session went to another node a moment ago; said between nodes only.
+    Moved,
+    /// It ran, and its answer was lost on the way.
+    AnswerLost,
 }
 
 macro_rules! words {
@@ -107,6 +116,8 @@ words!(Reason {
     Self::UpstreamStatus(_) => "upstream_status",
     Self::UpstreamInvalid => "upstream_invalid",
     Self::Overloaded => "overloaded",
+    Self::Moved => "moved",
+    Self::AnswerLost => "answer_lost",
 });
 
 impl Message for Refusal {

@@ -1,0 +1,135 @@
+//! Records on their way: copies to backups, sessions to their next owners.
+
+use super::Sessions;
+use crate::peer::Peers;
+use proto::core::custody::{BACKUPS, Parcel};
+use proto::core::ring::Position;
+use proto::id::{NodeRef, Nonce};
+use proto::wire::{Give, GoneWhy, Item, Keep, Recall};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+
+/// What has changed waits at most this long to be sent, together with what else has.
+const GATHER: Duration = Duration::from_millis(20);
+/// Messages under way at once: a node that does not answer must not hold up the others.
+const UNDER_WAY_MAX: usize = 32;
+/// A new session is told to its client once a backup has it, or after this long: one that would be
+/// lost if its owner died now is better than none.
+const COPY_TIME_MAX: Duration = Duration::from_millis(200);
+/// How long a new owner asks the others for what they know.
+const RECALL_TIME_MAX: Duration = Duration::from_millis(400);
+
+impl Sessions {
+    /// Sends what is to be sent, for ever.
+    pub(crate) async fn send_copies(self: Arc<Self>, peers: Arc<Peers>) -> anyhow::Result<()> {
+        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        loop {
+            let next = Instant::now() + GATHER;
+            for parcel in self.table.parcels() {
+                let Ok(permit) = room.clone().acquire_owned().await else { break };
+                let (sessions, peers) = (self.clone(), peers.clone());
+                tokio::spawn(async move {
+                    sessions.send_parcel(&peers, parcel).await;
+                    drop(permit);
+                });
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    async fn send_parcel(&self, peers: &Arc<Peers>, parcel: Parcel) {
+        let me = self.cluster.me();
+        match parcel {
+            Parcel::Keep { to, items } => {
+                let Some(at) = self.address(to) else { return };
+                let keep = Keep { from: me, items };
+                if peers.keep(to, at, &keep).await {
+                    self.table.custody(|custody, now| custody.kept(to, &keep.items, now));
+                }
+            }
+            Parcel::Give { to, record } => {
+                let Some(at) = self.address(to) else { return };
+                let nonce = record.nonce;
+                if peers.give(to, at, &Give { from: me, record }).await {
+                    self.table.custody(|custody, _| custody.taken(to, nonce));
+                }
+            }
+        }
+    }
+
+    /// Waits until a backup has the session's record, or until nobody is likely to take it.
+    pub(super) async fn copied(&self, peers: &Arc<Peers>, nonce: Nonce) {
+        let Some(record) = self.table.record(nonce).filter(|record| record.keep_s > 0) else { return };
+        let mut asked = self.tell_backups(peers, nonce, &Item::Live(record));
+        let first = async { while !asked.join_next().await.is_none_or(|kept| kept.unwrap_or(false)) {} };
+        if tokio::time::timeout(COPY_TIME_MAX, first).await.is_err() {
+            tracing::debug!("a session begins without a copy");
+        }
+        asked.detach_all(); // the other one goes on by itself
+    }
+
+    /// Waits until the backups know that a session has ended, or are not likely to.
+    pub(super) async fn end_copied(&self, peers: &Arc<Peers>, nonce: Nonce, why: GoneWhy) {
+        let mut asked = self.tell_backups(peers, nonce, &Item::Ended { nonce, why });
+        let all = async { while asked.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(COPY_TIME_MAX, all).await;
+        asked.detach_all();
+    }
+
+    fn tell_backups(&self, peers: &Arc<Peers>, nonce: Nonce, item: &Item) -> JoinSet<bool> {
+        let heirs = self.table.custody(|custody, _| custody.heirs().clone());
+        let mut asked = JoinSet::new();
+        for to in heirs.successors(Position::of_session(nonce)).take(BACKUPS) {
+            let Some(at) = self.address(to) else { continue };
+            let keep = Keep { from: self.cluster.me(), items: vec![item.clone()] };
+            let (peers, table) = (peers.clone(), self.table.clone());
+            asked.spawn(async move {
+                let kept = peers.keep(to, at, &keep).await;
+                if kept {
+                    table.custody(|custody, now| custody.kept(to, &keep.items, now));
+                }
+                kept
+            });
+        }
+        asked
+    }
+
+    /// The latest that any other node knows of a session.
+    pub(super) async fn recall(&self, peers: &Arc<Peers>, nonce: Nonce) -> Option<Item> {
+        let world = self.cluster.world();
+        let mut asked = JoinSet::new();
+        for member in world.view.members().iter().filter(|member| member.node != self.cluster.me()) {
+            let (peers, to, at) = (peers.clone(), member.node, member.peer);
+            if !world.succession.is_over(to) {
+                asked.spawn(async move { peers.recall(to, at, Recall { nonce }).await });
+            }
+        }
+        let mut latest = self.table.recall(nonce);
+        let gathering = async {
+            while let Some(answer) = asked.join_next().await {
+                latest = later(latest.take(), answer.ok().flatten());
+            }
+        };
+        let _ = tokio::time::timeout(RECALL_TIME_MAX, gathering).await;
+        latest
+    }
+
+    fn address(&self, node: NodeRef) -> Option<SocketAddr> {
+        self.cluster.world().view.get(node).map(|member| member.peer)
+    }
+}
+
+/// An end is later than anything.
+fn later(one: Option<Item>, other: Option<Item>) -> Option<Item> {
+    match (&one, &other) {
+        (Some(Item::Ended { .. }), _) | (_, None) => one,
+        (None, _) | (_, Some(Item::Ended { .. })) => other,
+        (Some(Item::Live(mine)), Some(Item::Live(theirs))) => {
+            if mine.version() >= theirs.version() {
+                one
+            } else {
+                other
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A session whose owner is gone goes on here: *reattached* to the same upstream session where that
+//! lives on, else *reinitialized* from the record as if its client had connected anew. The client
+//! keeps its id.
+
+use super::table::{Live, Place};
+use super::{AtUpstream, READ_LEN_MAX, Sessions};
+use crate::answer::Answer;
+use crate::ask::{Ask, Payload};
+use crate::config::{Route, UpstreamUrl};
+use crate::mcp::{self, PROTOCOL_VERSION, SESSION_ID};
+use crate::telemetry::TakeoverLabels;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{self, HeaderValue},
+};
+use proto::id::{SessionId, UpstreamBirth};
+use proto::wire::{GoneWhy, Item, Reason, Record, Refusal};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// An upstream that takes longer to begin a session is not there.
+const INITIALIZE_TIME_MAX: Duration = Duration::from_secs(10);
+const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+impl Sessions {
+    /// Finds what there is of a session that has become this node's: a copy elsewhere, or what the id
+    /// says by itself. Afterwards it lives here.
+    pub(crate) async fn revive(&self, ask: &Ask, id: &SessionId, epoch: u32) -> Result<(), Refusal> {
+        let record = match self.recall(&self.peers, id.nonce).await {
+            Some(Item::Ended { why, .. }) => {
+                self.table.custody(|custody, now| custody.keep(&Item::Ended { nonce: id.nonce, why }, now));
+                return Err(Refusal::Gone(why));
+            }
+            Some(Item::Live(record)) => Record { epoch, rev: 0, ..(*record).clone() },
+            None if id.birth.upstream.is_some() => self.record(ask, id, epoch, &[]),
+            None => return Err(self.lost("nothing_left")),
+        };
+        let place = self.place(&ask.route, &record);
+        drop(self.table.insert(record, ask.route.clone(), place));
+        self.publish_count();
+        Ok(())
+    }
+
+    /// What is on record of a session, as far as its id and its first request say.
+    pub(super) fn record(&self, ask: &Ask, id: &SessionId, epoch: u32, initialize: &[u8]) -> Record {
+        Record {
+            nonce: id.nonce,
+            birth: id.birth.clone(),
+            epoch,
+            rev: 0,
+            lives: id.birth.upstream.clone(),
+            renewals: 0,
+            initialize: initialize.into(),
+            log_level: None,
+            subscriptions: Default::default(),
+            repeatable: Arc::default(),
+            keep_s: super::keep_s(&ask.route),
+        }
+    }
+
+    /// How an inherited session is served from here: by its record and this node's routes.
+    pub(super) fn settle(&self, record: &Record) -> Option<(Arc<Route>, Option<Place>)> {
+        let route = self.route(record.birth.route)?;
+        Some((route.clone(), self.place(route, record)))
+    }
+
+    /// The session's upstream has forgotten it, or is not there: begins another one from the record.
+    /// Whoever comes meanwhile waits for the same.
+    pub(super) async fn renew(&self, live: &Arc<Live>, ask: &Ask) -> Result<(), Refusal> {
+        let Some(inherited) = &live.inherited else { return Err(self.lose(live)) };
+        inherited.renewed.get_or_try_init(|| self.reinitialize(live, ask)).await.map(drop)
+    }
+
+    async fn reinitialize(&self, live: &Arc<Live>, ask: &Ask) -> Result<Arc<Live>, Refusal> {
+        let record = self.table.record(live.nonce).ok_or(Refusal::not_run(Reason::Moved))?;
+        if record.initialize.is_empty() {
+            return Err(self.lose(live));
+        }
+        let used = self.used(&live.route);
+        let mut refusal = Refusal::not_run(Reason::UpstreamUnreachable);
+        for upstream in used.by_load() {
+            let beginning = self.begin(&live.route, upstream, &record, ask);
+            match tokio::time::timeout(INITIALIZE_TIME_MAX, beginning).await {
+                Ok(Ok((session, news))) => {
+                    let lives = UpstreamBirth {
+                        url: live.route.upstreams[upstream].text().clone(),
+                        session: session.to_str().unwrap_or_default().into(),
+                    };
+                    let place = Place { at: AtUpstream::new(used, upstream), session };
+                    let renewed = self.table.renew(live, place, news, |record| {
+                        record.lives = Some(lives);
+                        record.renewals += 1;
+                    });
+                    let renewed = renewed.ok_or(Refusal::not_run(Reason::Moved))?;
+                    self.count_takeover("reinitialize", "served");
+                    tracing::info!(route = live.route.path, "a session was reinitialized");
+                    return Ok(renewed);
+                }
+                Ok(Err(Refusal::Gone(_))) => return Err(self.lose(live)),
+                Ok(Err(why)) => refusal = why,
+                Err(_) => {}
+            }
+        }
+        self.count_takeover("reinitialize", "failed");
+        Err(refusal)
+    }
+
+    /// The handshake as the client made it, and what the client has set since. Gives the new session's
+    /// id at the upstream, and what the client should ask for again.
+    async fn begin(
+        &self,
+        route: &Route,
+        upstream: usize,
+        record: &Record,
+        ask: &Ask,
+    ) -> Result<(HeaderValue, Option<Bytes>), Refusal> {
+        let url = &route.upstreams[upstream];
+        // The caller's own credentials and the like go along.
+        let mut headers = ask.headers.clone();
+        headers.remove(SESSION_ID);
+        headers.remove("last-event-id");
+        let negotiated = headers.remove(PROTOCOL_VERSION);
+        headers.remove(header::CONTENT_LENGTH);
+        headers.remove(header::ACCEPT_ENCODING);
+        headers.insert(header::ACCEPT, ACCEPT);
+        headers.insert(header::CONTENT_TYPE, JSON);
+        let answer = self.post(route, url, &headers, Bytes::copy_from_slice(&record.initialize)).await?;
+        if !answer.status().is_success() {
+            return Err(Refusal::not_run(Reason::UpstreamStatus(answer.status().as_u16())));
+        }
+        let session = answer.headers().get(SESSION_ID).map(|id| id.as_bytes().to_vec());
+        let session = session.and_then(|id| HeaderValue::from_bytes(&id).ok());
+        let session = session.ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
+        let result = read_result(answer).await.ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
+        let version = result["protocolVersion"].as_str().unwrap_or_default();
+        if negotiated.as_ref().is_some_and(|negotiated| negotiated != version) {
+            return Err(Refusal::Gone(GoneWhy::LostUpstream)); // another server, as far as the client can tell
+        }
+        headers.insert(SESSION_ID, session.clone());
+        if let Ok(version) = HeaderValue::from_str(version) {
+            headers.insert(PROTOCOL_VERSION, version);
+        }
+        let mut said = vec![json!({"jsonrpc": "2.0", "method": "notifications/initialized"})];
+        said.extend(record.log_level.iter().map(|level| {
+            json!({"jsonrpc": "2.0", "id": "ringway", "method": "logging/setLevel", "params": {"level": level}})
+        }));
+        said.extend(record.subscriptions.iter().map(|uri| {
+            json!({"jsonrpc": "2.0", "id": "ringway", "method": "resources/subscribe", "params": {"uri": uri}})
+        }));
+        for message in said {
+            let answer = self.post(route, url, &headers, message.to_string().into()).await?;
+            // Read, so that it has been carried out before the client's own request is sent.
+            let _ = Limited::new(answer.into_body(), READ_LEN_MAX).collect().await;
+        }
+        Ok((session, news(&result["capabilities"])))
+    }
+
+    /// Whether the upstream still knows a session, where its answer to a GET leaves that open.
+    pub(super) async fn is_known(&self, live: &Live, ask: &Ask) -> Result<bool, Refusal> {
+        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(false) };
+        let mut headers = ask.headers.clone();
+        headers.remove("last-event-id");
+        headers.insert(SESSION_ID, place.session.clone());
+        headers.insert(header::ACCEPT, ACCEPT);
+        headers.insert(header::CONTENT_TYPE, JSON);
+        let ping = json!({"jsonrpc": "2.0", "id": "ringway", "method": "ping"});
+        let answer = self.post(&live.route, url, &headers, ping.to_string().into()).await?;
+        let answer = self.read_bad_request(answer).await?;
+        Ok(answer.status() != StatusCode::NOT_FOUND)
+    }
+
+    /// Where a session lives, if that is one of the route's upstreams here.
+    fn place(&self, route: &Route, record: &Record) -> Option<Place> {
+        let lives = record.lives.as_ref()?;
+        let upstream = route.upstreams.iter().position(|url| **url.text() == *lives.url)?;
+        let session = HeaderValue::from_str(&lives.session).ok()?;
+        Some(Place { at: AtUpstream::new(self.used(route), upstream), session })
+    }
+
+    async fn post(
+        &self,
+        route: &Route,
+        url: &UpstreamUrl,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Refusal> {
+        let target = url.target(&route.path, &route.path);
+        self.upstreams.send(url, Method::POST, &target, headers.clone(), &Payload::Whole(body)).await
+    }
+
+    fn lose(&self, live: &Live) -> Refusal {
+        self.end(live.nonce, GoneWhy::LostUpstream);
+        self.lost("lost")
+    }
+
+    fn lost(&self, outcome: &'static str) -> Refusal {
+        self.count_takeover("expire", outcome);
+        Refusal::Gone(GoneWhy::LostUpstream)
+    }
+
+    pub(super) fn count_takeover(&self, how: &'static str, outcome: &'static str) {
+        self.metrics.takeovers.get_or_create(&TakeoverLabels { how, outcome }).inc();
+    }
+}
+
+/// The result in an answer that is JSON, or a stream of events with it.
+async fn read_result(answer: Answer) -> Option<Value> {
+    let is_event_stream = mcp::is_event_stream(answer.headers());
+    let mut body = Limited::new(answer.into_body(), READ_LEN_MAX);
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.ok()?.into_data() else { continue };
+        read.extend_from_slice(&bytes);
+        if is_event_stream {
+            let result = mcp::events(&read).iter().find_map(|event| result_of(&event.data));
+            if result.is_some() {
+                return result; // a server may keep the stream open
+            }
+        }
+    }
+    result_of(&read)
+}
+
+fn result_of(json: &[u8]) -> Option<Value> {
+    let mut answer: Value = serde_json::from_slice(json).ok()?;
+    answer.get_mut("result").map(Value::take)
+}
+
+/// Notifications that everything may have changed, of the kinds that the server said it would send.
+fn news(capabilities: &Value) -> Option<Bytes> {
+    let kinds = ["tools", "prompts", "resources"];
+    let announced = kinds.into_iter().filter(|kind| capabilities[kind]["listChanged"] == true);
+    let events: Vec<_> = announced
+        .map(|kind| json!({"jsonrpc": "2.0", "method": format!("notifications/{kind}/list_changed")}))
+        .map(|notification| mcp::event(notification.to_string().as_bytes()))
+        .collect();
+    (!events.is_empty()).then(|| events.concat().into())
+}
