@@ -3,9 +3,12 @@
 //! waits gets a JSON-RPC error that says so.
 
 use super::events::Events;
-use super::read::{Reading, WithoutSession};
-use super::respond;
+use super::read::WithoutSession;
+use super::reattach::{Attached, JourneyAgain, Watch};
+use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, whole};
+use crate::ask::Ask;
+use crate::config::Affinity;
 use crate::journey::NoAnswer;
 use crate::mcp::{self, Calls};
 use bytes::{Bytes, BytesMut};
@@ -20,7 +23,6 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio_util::sync::CancellationToken;
 
 /// An answer up to this size is held until it is whole, so that one that breaks in the middle can
 /// be replaced; and an event up to this size, for the same reason. Most answers are below 1 KiB.
@@ -28,35 +30,49 @@ pub(super) const HELD_LEN_MAX: usize = 64 * 1024;
 /// Error codes by which a 2026-07-28 server shows that it is one (that revision's section on errors).
 const MODERN_ERRORS: [i64; 3] = [-32020, -32021, -32022];
 
-/// What the client gets of the answer to its request.
-pub(super) async fn keep(
-    answer: Answer,
-    reading: &Reading,
-    leaving: &CancellationToken,
-) -> Result<Answer, NoAnswer> {
-    let status = answer.status();
-    let calls = &reading.calls;
-    match reading.without_session {
-        WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
-            return Ok(discovered(answer, calls).await);
+impl Front {
+    /// What the client gets of the answer to its request.
+    pub(super) async fn keep(
+        &self,
+        answer: Answer,
+        ask: Ask,
+        calls: &Calls,
+        without_session: WithoutSession,
+    ) -> Result<Answer, NoAnswer> {
+        let status = answer.status();
+        match without_session {
+            WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
+                return Ok(discovered(answer, calls).await);
+            }
+            WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
+                return Ok(respond::no_session(calls));
+            }
+            WithoutSession::Fine | WithoutSession::Discover | WithoutSession::Unknown => {}
         }
-        WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
-            return Ok(respond::no_session(calls));
+        let waited_for = !matches!(calls, Calls::None);
+        if waited_for && (status.is_server_error() || status == StatusCode::CONFLICT) {
+            let reason = Reason::UpstreamStatus(status.as_u16());
+            return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
         }
-        WithoutSession::Fine | WithoutSession::Discover | WithoutSession::Unknown => {}
+        if mcp::is_event_stream(answer.headers()) && (waited_for || ask.method == Method::GET) {
+            let (mut head, body) = answer.into_parts();
+            // The length may change by an error event.
+            head.headers.remove(header::CONTENT_LENGTH);
+            return Ok(Answer::from_parts(head, self.attach(body, ask, calls.clone())));
+        }
+        if waited_for { hold(answer).await } else { Ok(answer) }
     }
-    let waited_for = !matches!(calls, Calls::None);
-    if waited_for && (status.is_server_error() || status == StatusCode::CONFLICT) {
-        let reason = Reason::UpstreamStatus(status.as_u16());
-        return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
+
+    /// The stream of events that the client gets of the answer to `ask`.
+    fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
+        let is_mcp = ask.route.affinity == Affinity::Session;
+        let watch = match &calls {
+            Calls::None => Some(Watch::new(&self.leaving, is_mcp)),
+            Calls::One(_) | Calls::Many(_) => None,
+        };
+        let again = JourneyAgain::of(&self.journey, ask);
+        Attached::new(body, Events::new(calls), again, watch, &self.metrics).boxed_unsync()
     }
-    if mcp::is_event_stream(answer.headers()) && (waited_for || reading.ask.method == Method::GET) {
-        let (mut head, body) = answer.into_parts();
-        // The length may change by an error event.
-        head.headers.remove(header::CONTENT_LENGTH);
-        return Ok(Answer::from_parts(head, Events::new(body, calls.clone(), leaving).boxed_unsync()));
-    }
-    if waited_for { hold(answer).await } else { Ok(answer) }
 }
 
 /// A refusal of the caller rather than of the method: the client has to see it.
