@@ -4,7 +4,8 @@
 
 use super::events::Events;
 use super::read::WithoutSession;
-use super::reattach::{Attached, JourneyAgain, Watch};
+use super::reattach::{Attached, JourneyAgain};
+use super::watch::Watch;
 use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::Ask;

@@ -9,6 +9,7 @@ mod read;
 mod reattach;
 mod respond;
 mod serve;
+mod watch;
 
 pub(crate) use serve::{Listener, bind};
 

@@ -3,6 +3,7 @@
 //! stands. The client learns nothing of it, and what it waits for is not run twice.
 
 use super::events::{COME_BACK, Events, GoesOn};
+use super::watch::{Alarm, Watch};
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::ask::{Ask, Errand, Payload};
 use crate::journey::{Journey, NoAnswer};
@@ -24,7 +25,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// How long a stream of the server's own is kept open without events to come. Its client would only
 /// come back to the same cluster, and some clients do that no more than once or twice.
@@ -38,8 +38,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A stream that stood so long without a word was there, and breaks anew.
 const STANDS_AFTER: Duration = Duration::from_secs(5);
-/// Proxies close what is silent for 60 s, Node's fetch for 300 s; rmcp's server speaks this often too.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// A comment, which every reader of events passes over.
 const COMMENT: Bytes = Bytes::from_static(b": \n\n");
 
@@ -159,7 +157,7 @@ impl<A: Again> Attached<A> {
             self.count("resumed"); // not before: a resume in vain begins like any other
         }
         if let Some(watch) = &mut self.watch {
-            watch.spoke = Instant::now();
+            watch.client_heard();
         }
     }
 
@@ -248,75 +246,14 @@ fn judge(answered: Result<Answer, NoAnswer>, is_own: bool) -> Verdict {
         Ok(answer) if matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
             Verdict::Never
         }
+        Ok(_) if is_own => Verdict::Never,
         // Who waits for an answer is not told of its loss by one strange refusal.
-        Ok(_) => {
-            if is_own {
-                Verdict::Never
-            } else {
-                Verdict::Later
-            }
-        }
+        Ok(_) => Verdict::Later,
         Err(NoAnswer::Refused(Refusal::Gone(_) | Refusal::Undelivered { reason: Reason::OwnerLost, .. })) => {
             Verdict::Never
         }
         Err(NoAnswer::Refused(Refusal::Undelivered { .. }) | NoAnswer::NotHere(_)) => Verdict::Later,
     }
-}
-
-/// Wakes a stream that no event wakes.
-pub(super) struct Watch {
-    leaving: CancellationToken,
-    /// Whether the client hears of the stream when there is nothing to hear.
-    speaks: bool,
-    /// When the client last heard something.
-    spoke: Instant,
-    alarm: Pin<Box<dyn Future<Output = Alarm> + Send>>,
-}
-
-enum Alarm {
-    /// The node leaves.
-    Leaving,
-    /// The client has heard nothing for long.
-    Silence,
-}
-
-impl Watch {
-    pub(super) fn new(leaving: &CancellationToken, speaks: bool) -> Self {
-        let spoke = Instant::now();
-        let alarm = Box::pin(alarm(leaving.clone(), speaks.then_some(spoke + SILENCE_MAX)));
-        Self { leaving: leaving.clone(), speaks, spoke, alarm }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Alarm> {
-        loop {
-            if let Alarm::Leaving = ready!(self.alarm.as_mut().poll(cx)) {
-                return Poll::Ready(Alarm::Leaving);
-            }
-            // Set once in a while, not with each event.
-            let now = Instant::now();
-            let is_silent = now >= self.spoke + SILENCE_MAX;
-            if is_silent {
-                self.spoke = now;
-            }
-            let at = self.speaks.then_some(self.spoke + SILENCE_MAX);
-            self.alarm = Box::pin(alarm(self.leaving.clone(), at));
-            if is_silent {
-                return Poll::Ready(Alarm::Silence);
-            }
-        }
-    }
-}
-
-async fn alarm(leaving: CancellationToken, at: Option<Instant>) -> Alarm {
-    match at {
-        None => leaving.cancelled().await,
-        Some(at) => {
-            if tokio::time::timeout_at(at, leaving.cancelled()).await.is_err() {
-                return Alarm::Silence;
-            }
-        }
-    }
-    Alarm::Leaving
 }
 
 /// The journey of a session's request, once more.

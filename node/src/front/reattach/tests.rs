@@ -1,143 +1,21 @@
 //! What the client sees of a stream that breaks. Time is tokio's, and passes at once.
 
+mod client;
+
 use super::*;
-use crate::answer::whole;
+use crate::config::{Affinity, Route};
 use crate::front::honest::HELD_LEN_MAX;
 use crate::mcp::Calls;
-use http_body_util::BodyExt;
+use client::{Client, End, Met, said};
+use proto::core::route::OnLoss;
+use proto::id::RouteId;
 use proto::wire::GoneWhy;
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::PoisonError;
 
 const PRIMING: &str = "id: 1\ndata: \n\n";
 const ANSWER: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
 const ERROR: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"error\"";
 const COME_BACK: &str = "retry: 1000\n\n";
-
-/// How a stream ends that says no more.
-#[derive(Clone, Copy)]
-enum End {
-    Clean,
-    Broke(Broke),
-    /// Not at all.
-    Open,
-}
-
-/// A stream that says this and ends so.
-struct Said(VecDeque<String>, End);
-
-impl Body for Said {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        match (self.0.pop_front(), self.1) {
-            (Some(chunk), _) => Poll::Ready(Some(Ok(Frame::data(chunk.into())))),
-            (None, End::Clean) => Poll::Ready(None),
-            (None, End::Broke(broke)) => Poll::Ready(Some(Err(broke))),
-            (None, End::Open) => Poll::Pending,
-        }
-    }
-}
-
-fn said(chunks: &[&str], end: End) -> BodyStream {
-    Said(chunks.iter().map(|chunk| (*chunk).to_owned()).collect(), end).boxed_unsync()
-}
-
-/// What attempts meet, one after the other, and the last of it for ever.
-struct Script {
-    met: VecDeque<Met>,
-    /// After which event each attempt asked to go on, and when.
-    asked: Arc<Mutex<Vec<(String, Instant)>>>,
-}
-
-#[derive(Clone)]
-enum Met {
-    Stream(&'static [&'static str], End),
-    Status(u16),
-    Refused(Refusal),
-    Nothing,
-}
-
-impl Again for Script {
-    async fn attempt(mut self, from: GoesOn) -> (Self, Result<Answer, NoAnswer>) {
-        let after = match from {
-            GoesOn::After(id) => id.to_str().expect("text").to_owned(),
-            GoesOn::Anew => String::new(),
-        };
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push((after, Instant::now()));
-        let met = if self.met.len() > 1 { self.met.pop_front() } else { self.met.front().cloned() };
-        let answered = match met.expect("an attempt is expected") {
-            Met::Stream(chunks, end) => {
-                let mut answer = Answer::new(said(chunks, end));
-                let kind = HeaderValue::from_static("text/event-stream");
-                answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-                Ok(answer)
-            }
-            Met::Status(status) => {
-                let mut answer = Answer::new(whole("no"));
-                *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
-                Ok(answer)
-            }
-            Met::Refused(refusal) => Err(NoAnswer::Refused(refusal)),
-            Met::Nothing => std::future::pending().await,
-        };
-        (self, answered)
-    }
-}
-
-/// A client's stream, its node's leaving, and what is asked for again.
-struct Client {
-    stream: Attached<Script>,
-    leaving: CancellationToken,
-    asked: Arc<Mutex<Vec<(String, Instant)>>>,
-    metrics: Arc<Metrics>,
-}
-
-impl Client {
-    /// Of a stream of the server's own, or of one that answers `calls`.
-    fn of(calls: Calls, first: BodyStream, met: &[Met]) -> Self {
-        let (leaving, asked) = (CancellationToken::new(), Arc::default());
-        let metrics = Arc::new(Metrics::new());
-        let watch = matches!(calls, Calls::None).then(|| Watch::new(&leaving, true));
-        let again = Script { met: met.iter().cloned().collect(), asked: Arc::clone(&asked) };
-        let again = (!met.is_empty()).then_some(again);
-        let stream = Attached::new(first, Events::new(calls), again, watch, &metrics);
-        Self { stream, leaving, asked, metrics }
-    }
-
-    /// All that comes until the stream ends, or is silent for so long, and whether it was reset.
-    async fn sees(&mut self, patience: Duration) -> (String, bool) {
-        let mut text = String::new();
-        let end = Instant::now() + patience;
-        while let Ok(Some(frame)) = tokio::time::timeout_at(end, self.stream.frame()).await {
-            match frame {
-                Ok(frame) => text.push_str(&String::from_utf8_lossy(&frame.into_data().expect("data"))),
-                Err(_) => return (text, true),
-            }
-        }
-        (text, false)
-    }
-
-    fn has_ended(&self) -> bool {
-        matches!(self.stream.source, Source::Ended)
-    }
-
-    /// After which events it was asked to go on.
-    fn asked(&self) -> Vec<String> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.iter().map(|(after, _)| after.clone()).collect()
-    }
-
-    fn counted(&self, outcome: &'static str) -> u64 {
-        self.metrics.reattached.get_or_create(&OutcomeLabels { outcome }).get()
-    }
-}
 
 fn calls() -> Calls {
     mcp::peek(br#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#, false).expect("a request").calls
@@ -369,6 +247,60 @@ async fn a_call_without_an_event_id_is_not_asked_for_again() {
     let mut client = Client::of(calls(), said(&["data: {}\n\n"], LOST), &[Met::Nothing]);
     let (text, _) = client.sees(LONG).await;
     assert!(text.contains("owner_broke") && client.asked().is_empty(), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_ends_the_attempt() {
+    let mut client = Client::of(Calls::None, said(&[PRIMING], LOST), &[Met::Nothing]);
+    assert_eq!(client.sees(SHORT).await.0, PRIMING);
+    let Client { stream, asked, .. } = client;
+    assert_eq!(Arc::strong_count(&asked), 2, "the attempt has it");
+    drop(stream);
+    assert_eq!(Arc::strong_count(&asked), 1);
+}
+
+#[test]
+fn the_rest_of_an_answer_is_asked_for_by_get() {
+    let route = Route {
+        id: RouteId::of("/mcp"),
+        path: "/mcp".into(),
+        affinity: Affinity::Session,
+        upstreams: Vec::new(),
+        on_loss: OnLoss::Expire,
+        idle_timeout: LONG,
+        sessions_max: 1,
+        body_len_max: 1,
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CONTENT_LENGTH, "9"),
+        (header::ACCEPT, "application/json, text/event-stream"),
+        (header::AUTHORIZATION, "Bearer x"),
+        (mcp::SESSION_ID, "rw1.x"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let mut ask = Ask {
+        route: Arc::new(route),
+        errand: Errand::Anyone,
+        method: Method::POST,
+        target: "/mcp".into(),
+        headers: HeaderMap::from_iter(headers),
+        body: Payload::Whole(Bytes::new()),
+    };
+    for id in ["1", "2"] {
+        ask_for_the_rest(&mut ask, GoesOn::After(HeaderValue::from_static(id)));
+        assert_eq!(ask.method, Method::GET);
+        assert_eq!(ask.headers[LAST_EVENT_ID], id);
+    }
+    ask_for_the_rest(&mut ask, GoesOn::Anew);
+    let expected = [
+        (header::ACCEPT, "text/event-stream"),
+        (header::AUTHORIZATION, "Bearer x"),
+        (mcp::SESSION_ID, "rw1.x"),
+        (LAST_EVENT_ID, "2"),
+    ];
+    let expected = expected.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    assert_eq!(ask.headers, HeaderMap::from_iter(expected));
 }
 
 #[test]
