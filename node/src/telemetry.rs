@@ -69,6 +69,11 @@ pub(crate) struct TakeoverLabels {
     pub(crate) outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OutcomeLabels {
+    pub(crate) outcome: &'static str,
+}
+
 /// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -80,6 +85,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions: Family<StateLabels, Gauge>,
     pub(crate) members: Family<PhaseLabels, Gauge>,
     pub(crate) streams: Gauge,
+    pub(crate) reattached: Family<OutcomeLabels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -102,6 +108,7 @@ impl Metrics {
             sessions: Family::default(),
             members: Family::default(),
             streams: Gauge::default(),
+            reattached: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -135,6 +142,11 @@ impl Metrics {
             "ringway_streams",
             "Answers that this node is sending to clients",
             metrics.streams.clone(),
+        );
+        registry.register(
+            "ringway_reattached",
+            "Clients' event streams that lost their owner, by what became of them",
+            metrics.reattached.clone(),
         );
         metrics
     }

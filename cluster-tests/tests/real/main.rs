@@ -12,6 +12,7 @@ mod bare;
 mod cli;
 mod conformance;
 mod join;
+mod lost_and_found;
 mod lost_owner;
 mod plain_routes;
 mod prepare;

@@ -1,62 +1,89 @@
-//! A stream of events on its way to the client: passed on event by event, so that it never ends in
-//! the middle of one, and never without an answer for whoever waits for one.
+//! A stream of events as far as the client has got it: passed on event by event, so that it never
+//! ends in the middle of one, and never without an answer for whoever waits for one. Where the
+//! events come from is [`super::reattach`]'s.
 
 use super::honest::{HELD_LEN_MAX, reason};
 use super::respond;
-use crate::answer::{BodyStream, Broke};
+use crate::answer::Broke;
 use crate::mcp::{self, Boundary, Calls};
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame};
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use hyper::header::HeaderValue;
 
 /// The end of a stream of the server's own: the client reconnects after a second.
-const COME_BACK: Bytes = Bytes::from_static(b"retry: 1000\n\n");
+pub(super) const COME_BACK: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 
 pub(super) struct Events {
-    body: BodyStream,
+    /// The server's own, which nobody waits at for an answer.
+    is_own: bool,
     /// Who still waits for an answer.
     unanswered: Calls,
-    /// An event had an id, so the client can resume the stream by itself.
-    resumable: bool,
+    last: LastEvent,
+    /// The client has got something.
+    has_passed: bool,
+    /// The stream has been taken up again, and may begin with an event that the client has.
+    taken_up: bool,
     boundary: Boundary,
     /// The beginning of an event whose end has not come yet.
     held: BytesMut,
     /// The beginning of an event too long to be held has been passed on: it can't be taken back.
     committed: bool,
-    /// Such an event has passed unread: it may have been the answer.
+    /// Such an event has passed unread: it may have been the answer, and its id is not known.
     unsure: bool,
-    ended: bool,
-    /// Set for a stream of the server's own, which would never end by itself: it ends when the node
-    /// leaves.
-    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// The last event with an id that the client got.
+#[derive(Default)]
+struct LastEvent {
+    /// Empty where there was none.
+    id: Vec<u8>,
+    data_len: usize,
+}
+
+/// Where a stream goes on that was cut off.
+pub(super) enum GoesOn {
+    After(HeaderValue),
+    /// Where it began: the client has got nothing of the answer, so its request is sent once more.
+    AtTheStart,
+    /// After no event in particular: none had an id.
+    Anew,
 }
 
 impl Events {
     /// Of the answer to `calls`, or of the server's own where there are none.
-    pub(super) fn new(body: BodyStream, calls: Calls, leaving: &CancellationToken) -> Self {
-        let endless = matches!(calls, Calls::None);
+    pub(super) fn new(calls: Calls) -> Self {
         Self {
-            body,
+            is_own: matches!(calls, Calls::None),
             unanswered: calls,
-            resumable: false,
+            last: LastEvent::default(),
+            has_passed: false,
+            taken_up: false,
             boundary: Boundary::default(),
             held: BytesMut::new(),
             committed: false,
             unsure: false,
-            ended: false,
-            leaving: endless.then(|| Box::pin(leaving.clone().cancelled_owned())),
         }
     }
 
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// What the client got so far ends with the end of an event.
+    pub(super) fn is_between(&self) -> bool {
+        !self.committed
+    }
+
     /// What can be passed on now that `chunk` has come.
-    fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
+    pub(super) fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
+        let pass = self.pass(chunk);
+        self.has_passed |= pass.is_some();
+        pass
+    }
+
+    fn pass(&mut self, chunk: Bytes) -> Option<Bytes> {
         let was_committed = self.committed;
         let complete = self.boundary.advance(&chunk);
-        let pass = if self.held.is_empty() && complete == chunk.len() {
+        let mut whole = if self.held.is_empty() && complete == chunk.len() {
             self.committed = false;
             chunk
         } else {
@@ -65,49 +92,83 @@ impl Events {
             let ready = if complete > 0 { before + complete } else { 0 };
             let goes_on = was_committed && complete == 0;
             self.committed = goes_on || self.held.len() - ready > HELD_LEN_MAX;
-            let whole = self.held.split_to(ready).freeze();
-            if self.committed {
-                if !was_committed {
-                    self.note(&whole);
-                }
-                self.unsure = true;
-                let rest = self.held.split();
-                let mut pass = BytesMut::from(whole);
-                pass.unsplit(rest);
-                return Some(pass.freeze());
-            }
-            whole
+            self.held.split_to(ready).freeze()
         };
         if !was_committed {
-            self.note(&pass);
+            whole = self.note(whole);
         }
-        (!pass.is_empty()).then_some(pass)
+        if self.committed {
+            self.unsure = true;
+            let mut pass = BytesMut::from(whole);
+            pass.unsplit(self.held.split());
+            return Some(pass.freeze());
+        }
+        (!whole.is_empty()).then_some(whole)
     }
 
-    /// Reads what whole events say, as long as somebody waits for an answer.
-    fn note(&mut self, events: &[u8]) {
-        if matches!(self.unanswered, Calls::None) {
-            return;
+    /// Reads what whole events say, as long as that matters. Gives back those that are to be passed on.
+    fn note(&mut self, piece: Bytes) -> Bytes {
+        if !self.is_own && matches!(self.unanswered, Calls::None) {
+            return piece;
         }
-        for event in mcp::events(events) {
-            self.resumable |= event.has_id;
-            if !event.data.is_empty() {
+        let (mut at, mut repeated) = (0, None);
+        for event in mcp::events(&piece) {
+            let from = at;
+            at += event.text.len();
+            if self.taken_up && !event.data.is_empty() {
+                self.taken_up = false;
+                if event.id.is_some_and(|id| self.last.is(id, event.data.len())) {
+                    repeated = Some(from..at);
+                    continue;
+                }
+            }
+            if let Some(id) = event.id {
+                self.last.note(id, event.data.len());
+                // Nobody waits for an answer here, so the id was all that was not known.
+                self.unsure &= !self.is_own;
+            }
+            if !self.is_own && !event.data.is_empty() {
                 self.unanswered = std::mem::take(&mut self.unanswered).without(&event.data);
             }
         }
+        match repeated {
+            None => piece,
+            Some(repeated) => Bytes::from([&piece[..repeated.start], &piece[repeated.end..]].concat()),
+        }
+    }
+
+    /// Where the stream goes on if it is cut off here; nowhere if that would do damage or is of no use.
+    pub(super) fn goes_on(&self) -> Option<GoesOn> {
+        let is_wanted = self.is_own || !matches!(self.unanswered, Calls::None);
+        if self.committed || self.unsure || !is_wanted {
+            return None;
+        }
+        if self.last.id.is_empty() {
+            return match self.is_own {
+                true => Some(GoesOn::Anew),
+                false => (!self.has_passed).then_some(GoesOn::AtTheStart),
+            };
+        }
+        HeaderValue::from_bytes(&self.last.id).ok().map(GoesOn::After)
+    }
+
+    /// The stream will go on from elsewhere: half an event that is here will come again, whole.
+    pub(super) fn rewind(&mut self) {
+        self.held.clear();
+        self.boundary = Boundary::default();
+        self.taken_up = true;
     }
 
     /// The last thing the client gets of a stream that ended, cleanly or not.
-    fn last(&mut self, broke: Option<Broke>) -> Option<Result<Bytes, Broke>> {
-        let is_own = self.leaving.is_some();
+    pub(super) fn last(&mut self, broke: Option<Broke>) -> Option<Result<Bytes, Broke>> {
         let answered = matches!(self.unanswered, Calls::None);
         // The owner lives where the upstream is what broke, so the client can resume at it.
-        let resumes = self.resumable && broke.is_none_or(|broke| broke == Broke::Upstream);
+        let resumes = !self.last.id.is_empty() && broke.is_none_or(|broke| broke == Broke::Upstream);
         match broke {
             Some(_) if self.committed => Some(Err(Broke::Answer)),
-            Some(_) if is_own => Some(Ok(COME_BACK)),
+            Some(_) if self.is_own => Some(Ok(COME_BACK)),
             Some(_) if self.unsure && !answered => Some(Err(Broke::Answer)),
-            _ if is_own || answered || resumes || self.unsure => {
+            _ if answered || resumes || self.unsure => {
                 let rest = self.held.split().freeze();
                 (broke.is_none() && !rest.is_empty()).then_some(Ok(rest))
             }
@@ -119,151 +180,119 @@ impl Events {
     }
 }
 
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        loop {
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            if let Some(leaving) = &mut self.leaving
-                && leaving.as_mut().poll(cx).is_ready()
-            {
-                self.ended = true;
-                return Poll::Ready((!self.committed).then(|| Ok(Frame::data(COME_BACK))));
-            }
-            let broke = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    if let Ok(chunk) = frame.into_data()
-                        && let Some(pass) = self.take(chunk)
-                    {
-                        return Poll::Ready(Some(Ok(Frame::data(pass))));
-                    }
-                    continue;
-                }
-                Some(Err(broke)) => Some(broke),
-                None => None,
-            };
-            self.ended = true;
-            return Poll::Ready(self.last(broke).map(|last| last.map(Frame::data)));
+impl LastEvent {
+    fn note(&mut self, id: &[u8], data_len: usize) {
+        let is_new = self.id != id;
+        if is_new {
+            self.id.clear();
+            self.id.extend_from_slice(id);
         }
+        // A stream that is taken up begins with the old id and no data (SEP-1699).
+        if is_new || data_len > 0 {
+            self.data_len = data_len;
+        }
+    }
+
+    /// The same event once more: rmcp 3.9 begins with the one that it shall go on after. The length
+    /// tells it from the first events of a new upstream session, where ids begin anew.
+    fn is(&self, id: &[u8], data_len: usize) -> bool {
+        self.id == id && self.data_len == data_len
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::whole;
-    use http_body_util::{BodyExt, StreamBody};
-
-    const PRIMING: &str = "id: 1\ndata: \n\n";
-    const ANSWER: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
 
     fn calls() -> Calls {
         mcp::peek(br#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#, false).expect("a request").calls
     }
 
-    /// The client's view of a stream of `chunks` that ends so, and whether it was reset.
-    async fn seen(chunks: &[&str], calls: Calls, end: Option<Broke>) -> (String, bool) {
-        let chunks: Vec<_> =
-            chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk.to_string())))).collect();
-        let mut left = chunks.into_iter().chain(end.map(Err));
-        let stream = PollFn(Box::new(move || left.next()));
-        let mut events =
-            Events::new(StreamBody::new(stream).boxed_unsync(), calls, &CancellationToken::new());
-        let mut text = String::new();
-        while let Some(frame) = events.frame().await {
-            match frame {
-                Ok(frame) => text.push_str(&String::from_utf8_lossy(&frame.into_data().expect("data"))),
-                Err(_) => return (text, true),
-            }
+    fn take(events: &mut Events, chunk: &str) -> Option<String> {
+        let pass = events.take(Bytes::copy_from_slice(chunk.as_bytes()));
+        pass.map(|pass| String::from_utf8(pass.to_vec()).expect("text"))
+    }
+
+    fn after(events: &Events) -> Option<String> {
+        match events.goes_on()? {
+            GoesOn::After(id) => Some(id.to_str().expect("text").to_owned()),
+            GoesOn::Anew => Some(String::new()),
         }
-        (text, false)
-    }
-
-    type Item = Result<Frame<Bytes>, Broke>;
-    struct PollFn(Box<dyn FnMut() -> Option<Item> + Send>);
-
-    impl futures_core::Stream for PollFn {
-        type Item = Item;
-
-        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Item>> {
-            Poll::Ready((self.0)())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_call_that_breaks_before_its_answer_ends_in_an_error() {
-        let (text, reset) = seen(&[PRIMING, "data: {\"jsonrpc\":"], calls(), Some(Broke::Hop)).await;
-        assert!(!reset);
-        let error = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"error\"";
-        assert!(text.starts_with(&format!("{PRIMING}{error}")), "{text}");
-        assert!(text.contains("\"mayHaveRun\":true") && text.contains("owner_broke"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_stream_that_ends_cleanly_without_the_answer_ends_in_an_error_too() {
-        let (text, reset) = seen(&["data: {}\n\n"], calls(), None).await;
-        assert!(!reset && text.contains("upstream_broke"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_can_resume_at_its_owner_is_left_to_it() {
-        for end in [None, Some(Broke::Upstream)] {
-            assert_eq!(seen(&[PRIMING], calls(), end).await, (PRIMING.to_owned(), false), "{end:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_call_that_has_its_answer_gets_no_second_one() {
-        let (head, tail) = ANSWER.split_at(20);
-        for chunks in [[ANSWER, ""], [head, tail], [ANSWER, ": ping\n\n"]] {
-            for end in [None, Some(Broke::Hop), Some(Broke::Upstream)] {
-                assert_eq!(seen(&chunks, calls(), end).await, (chunks.concat(), false), "{end:?}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_servers_own_stream_ends_cleanly_with_a_time_to_come_back() {
-        let (text, reset) = seen(&["data: 1\n\n"], Calls::None, Some(Broke::Hop)).await;
-        assert_eq!((text.as_str(), reset), ("data: 1\n\nretry: 1000\n\n", false));
-    }
-
-    #[tokio::test]
-    async fn an_event_too_long_to_be_held_flows_and_can_only_be_reset() {
-        let long = format!("data: {}", "x".repeat(HELD_LEN_MAX + 1));
-        let (text, reset) = seen(&[&long, "yy"], calls(), Some(Broke::Hop)).await;
-        assert_eq!((text.len(), reset), (long.len() + 2, true));
-    }
-
-    #[tokio::test]
-    async fn an_answer_too_long_to_be_held_is_not_followed_by_an_error() {
-        let answer = format!("data: {{\"id\":7,\"result\":\"{}\"}}", "x".repeat(HELD_LEN_MAX + 1));
-        for chunks in
-            [[PRIMING, &answer, "\n\n"], ["", &answer, "\n\n: ping\n\n"], ["", "", &format!("{answer}\n\n")]]
-        {
-            assert_eq!(seen(&chunks, calls(), None).await, (chunks.concat(), false));
-        }
-        // Whether it was the answer is not known, so an error might be a second one: the reset says enough.
-        let (text, reset) = seen(&[&answer, "\n\n"], calls(), Some(Broke::Hop)).await;
-        assert_eq!((text, reset), (format!("{answer}\n\n"), true));
-        let (_, reset) = seen(&[ANSWER, &answer, "\n\n"], calls(), Some(Broke::Hop)).await;
-        assert!(!reset, "the answer had come before");
     }
 
     #[test]
     fn events_pass_whole_and_at_once() {
-        let mut events = Events::new(whole(""), calls(), &CancellationToken::new());
-        let mut take = |chunk: &'static str| events.take(Bytes::from(chunk)).map(|pass| pass.to_vec());
-        assert_eq!(take("data: 1\n\n"), Some(b"data: 1\n\n".to_vec()));
-        assert_eq!(take("data: 2\n\ndata:"), Some(b"data: 2\n\n".to_vec()));
+        let mut events = Events::new(calls());
+        let mut take = |chunk| take(&mut events, chunk);
+        assert_eq!(take("data: 1\n\n").as_deref(), Some("data: 1\n\n"));
+        assert_eq!(take("data: 2\n\ndata:").as_deref(), Some("data: 2\n\n"));
         assert_eq!(take(" 3\n"), None);
-        assert_eq!(take("\n"), Some(b"data: 3\n\n".to_vec()));
+        assert_eq!(take("\n").as_deref(), Some("data: 3\n\n"));
+    }
+
+    #[test]
+    fn the_id_of_the_last_whole_event_is_remembered() {
+        let mut events = Events::new(Calls::None);
+        assert_eq!(after(&events).as_deref(), Some(""));
+        for (chunk, last) in [
+            ("id: 1\ndata: \n\n", "1"),
+            ("id: 2/a\ndata: x\n\ndata: y\n\nid: 3", "2/a"),
+            ("\n", "2/a"),
+            ("data: x\n\n", "3"),
+            ("id\n\nid:\n\n", ""),
+        ] {
+            take(&mut events, chunk);
+            assert_eq!(after(&events).as_deref(), Some(last), "{chunk:?}");
+        }
+    }
+
+    #[test]
+    fn half_an_event_is_dropped_when_the_stream_goes_on_elsewhere() {
+        let mut events = Events::new(Calls::None);
+        assert_eq!(
+            take(&mut events, "id: 1\ndata: a\n\nid: 2\ndata: b").as_deref(),
+            Some("id: 1\ndata: a\n\n")
+        );
+        events.rewind();
+        assert_eq!(take(&mut events, "id: 2\ndata: bb\n\n").as_deref(), Some("id: 2\ndata: bb\n\n"));
+    }
+
+    #[test]
+    fn the_event_that_was_seen_last_is_not_passed_on_again() {
+        let (seen, next) = ("id: 1\ndata: abc\n\n", "id: 2\ndata: abc\n\n");
+        let primed = "id: 1\nretry: 5\ndata: \n\n";
+        for (resumed, passed) in [
+            (format!("{seen}{next}"), next.to_owned()),
+            (format!("{primed}{seen}{next}"), format!("{primed}{next}")),
+            (format!("{next}{seen}"), format!("{next}{seen}")),
+            // The ids of another upstream session have begun anew.
+            (format!("id: 1\ndata: ab\n\n{next}"), format!("id: 1\ndata: ab\n\n{next}")),
+        ] {
+            let mut events = Events::new(Calls::None);
+            take(&mut events, seen);
+            events.rewind();
+            assert_eq!(take(&mut events, &resumed), Some(passed), "{resumed}");
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_only_where_the_client_notices_nothing() {
+        let long = format!("data: {}", "x".repeat(HELD_LEN_MAX + 1));
+        let mut events = Events::new(Calls::None);
+        take(&mut events, "id: 1\ndata: x\n\n");
+        take(&mut events, &long);
+        assert!(!events.is_between() && after(&events).is_none(), "in the middle of an event");
+        take(&mut events, "\n\n");
+        assert!(events.is_between() && after(&events).is_none(), "the id of the long event is not known");
+        take(&mut events, "id: 3\ndata: x\n\n");
+        assert_eq!(after(&events).as_deref(), Some("3"));
+
+        let mut events = Events::new(calls());
+        take(&mut events, "data: {}\n\n");
+        assert!(after(&events).is_none(), "without an id");
+        take(&mut events, "id: 1\ndata: {}\n\n");
+        assert_eq!(after(&events).as_deref(), Some("1"));
+        take(&mut events, "id: 2\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n");
+        assert!(after(&events).is_none(), "answered");
     }
 }

@@ -3,9 +3,13 @@
 //! waits gets a JSON-RPC error that says so.
 
 use super::events::Events;
-use super::read::{Reading, WithoutSession};
-use super::respond;
+use super::read::WithoutSession;
+use super::reattach::{Attached, JourneyAgain};
+use super::watch::Watch;
+use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, whole};
+use crate::ask::{Ask, Errand};
+use crate::config::Affinity;
 use crate::journey::NoAnswer;
 use crate::mcp::{self, Calls};
 use bytes::{Bytes, BytesMut};
@@ -14,13 +18,14 @@ use hyper::{
     Method, StatusCode,
     body::{Body, Frame},
     header,
+    http::response::Parts,
 };
+use proto::core::route::Hop;
 use proto::wire::{Reason, Refusal};
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio_util::sync::CancellationToken;
 
 /// An answer up to this size is held until it is whole, so that one that breaks in the middle can
 /// be replaced; and an event up to this size, for the same reason. Most answers are below 1 KiB.
@@ -28,35 +33,83 @@ pub(super) const HELD_LEN_MAX: usize = 64 * 1024;
 /// Error codes by which a 2026-07-28 server shows that it is one (that revision's section on errors).
 const MODERN_ERRORS: [i64; 3] = [-32020, -32021, -32022];
 
-/// What the client gets of the answer to its request.
-pub(super) async fn keep(
-    answer: Answer,
-    reading: &Reading,
-    leaving: &CancellationToken,
-) -> Result<Answer, NoAnswer> {
-    let status = answer.status();
-    let calls = &reading.calls;
-    match reading.without_session {
-        WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
-            return Ok(discovered(answer, calls).await);
+/// An answer that is lost this often is not asked for again.
+const LOSSES_MAX: usize = 3;
+
+/// What can be passed on of an answer.
+enum Kept {
+    Answer(Answer),
+    Events(Parts, BodyStream),
+    /// Its owner was lost before it was whole, and the client has nothing of it.
+    Lost,
+}
+
+impl Front {
+    /// What the client gets of the answer to its request.
+    pub(super) async fn keep(
+        &self,
+        mut answer: Answer,
+        ask: Ask,
+        calls: &Calls,
+        without_session: WithoutSession,
+    ) -> Result<Answer, NoAnswer> {
+        for _ in 0..LOSSES_MAX {
+            match self.keep_once(answer, &ask, calls, without_session).await? {
+                Kept::Answer(answer) => return Ok(answer),
+                Kept::Events(head, body) => {
+                    return Ok(Answer::from_parts(head, self.attach(body, ask, calls.clone())));
+                }
+                // Nothing of it was passed on: asked again, its owner says it again.
+                Kept::Lost => answer = self.journey.run(&ask, Hop::Entry).await?,
+            }
         }
-        WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
-            return Ok(respond::no_session(calls));
+        Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke)))
+    }
+
+    async fn keep_once(
+        &self,
+        answer: Answer,
+        ask: &Ask,
+        calls: &Calls,
+        without_session: WithoutSession,
+    ) -> Result<Kept, NoAnswer> {
+        let status = answer.status();
+        match without_session {
+            WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
+                return Ok(Kept::Answer(discovered(answer, calls).await));
+            }
+            WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
+                return Ok(Kept::Answer(respond::no_session(calls)));
+            }
+            WithoutSession::Fine | WithoutSession::Discover | WithoutSession::Unknown => {}
         }
-        WithoutSession::Fine | WithoutSession::Discover | WithoutSession::Unknown => {}
+        let waited_for = !matches!(calls, Calls::None);
+        if waited_for && (status.is_server_error() || status == StatusCode::CONFLICT) {
+            let reason = Reason::UpstreamStatus(status.as_u16());
+            return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
+        }
+        if mcp::is_event_stream(answer.headers()) && (waited_for || ask.method == Method::GET) {
+            let (mut head, body) = answer.into_parts();
+            // The length may change by an error event.
+            head.headers.remove(header::CONTENT_LENGTH);
+            return Ok(Kept::Events(head, body));
+        }
+        match waited_for {
+            true => hold(answer, ask).await,
+            false => Ok(Kept::Answer(answer)),
+        }
     }
-    let waited_for = !matches!(calls, Calls::None);
-    if waited_for && (status.is_server_error() || status == StatusCode::CONFLICT) {
-        let reason = Reason::UpstreamStatus(status.as_u16());
-        return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
+
+    /// The stream of events that the client gets of the answer to `ask`.
+    fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
+        let is_mcp = ask.route.affinity == Affinity::Session;
+        let watch = match &calls {
+            Calls::None => Some(Watch::new(&self.leaving, is_mcp)),
+            Calls::One(_) | Calls::Many(_) => None,
+        };
+        let again = JourneyAgain::of(&self.journey, ask);
+        Attached::new(body, Events::new(calls), again, watch, &self.metrics).boxed_unsync()
     }
-    if mcp::is_event_stream(answer.headers()) && (waited_for || reading.ask.method == Method::GET) {
-        let (mut head, body) = answer.into_parts();
-        // The length may change by an error event.
-        head.headers.remove(header::CONTENT_LENGTH);
-        return Ok(Answer::from_parts(head, Events::new(body, calls.clone(), leaving).boxed_unsync()));
-    }
-    if waited_for { hold(answer).await } else { Ok(answer) }
 }
 
 /// A refusal of the caller rather than of the method: the client has to see it.
@@ -81,7 +134,7 @@ async fn discovered(answer: Answer, calls: &Calls) -> Answer {
 }
 
 /// Waits for the whole answer, or for as much as is held, before its head is sent.
-async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
+async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
     let (head, mut body) = answer.into_parts();
     let mut held = BytesMut::new();
     while held.len() <= HELD_LEN_MAX {
@@ -91,14 +144,17 @@ async fn hold(answer: Answer) -> Result<Answer, NoAnswer> {
                     held.extend_from_slice(&bytes);
                 }
             }
+            Some(Err(Broke::Hop | Broke::Moved)) if matches!(ask.errand, Errand::Session(_)) => {
+                return Ok(Kept::Lost);
+            }
             Some(Err(broke)) => {
                 return Err(NoAnswer::Refused(Refusal::perhaps_run(reason(broke))));
             }
-            None => return Ok(Answer::from_parts(head, whole(held.freeze()))),
+            None => return Ok(Kept::Answer(Answer::from_parts(head, whole(held.freeze())))),
         }
     }
     let first = Some(held.freeze());
-    Ok(Answer::from_parts(head, Resumed { first, rest: body }.boxed_unsync()))
+    Ok(Kept::Answer(Answer::from_parts(head, Resumed { first, rest: body }.boxed_unsync())))
 }
 
 pub(super) fn reason(broke: Broke) -> Reason {

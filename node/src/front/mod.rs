@@ -1,13 +1,15 @@
 //! The mouth for clients: HTTP/1.1 and HTTP/2 on one address. [`read`] makes an ask of a request,
 //! [`respond`] writes every status and error that is Ringway's own, [`honest`] keeps an answer
-//! honest when what it comes from breaks.
+//! honest when what it comes from breaks, and [`reattach`] an event stream open when its owner does.
 
 mod events;
 mod honest;
 mod origin;
 mod read;
+mod reattach;
 mod respond;
 mod serve;
+mod watch;
 
 pub(crate) use serve::{Listener, bind};
 
@@ -71,14 +73,14 @@ impl Front {
     }
 
     async fn run(&self, reading: Reading) -> (Answer, &'static str) {
-        let answered = self.journey.run(&reading.ask, Hop::Entry).await;
-        let answered = match answered {
-            Ok(answer) => honest::keep(answer, &reading, &self.leaving).await,
+        let Reading { ask, calls, without_session } = reading;
+        let answered = match self.journey.run(&ask, Hop::Entry).await {
+            Ok(answer) => self.keep(answer, ask, &calls, without_session).await,
             Err(no_answer) => Err(no_answer),
         };
         match answered {
             Ok(answer) => (answer, "answered"),
-            Err(no_answer) => respond::no_answer(&no_answer, &reading.calls, &self.metrics),
+            Err(no_answer) => respond::no_answer(&no_answer, &calls, &self.metrics),
         }
     }
 

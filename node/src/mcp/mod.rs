@@ -17,6 +17,8 @@ use hyper::header::HeaderName;
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// After which event a stream shall go on.
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The first revision without sessions. Revisions are dates, so they compare as text.
 const MODERN_FROM: &str = "2026-07-28";

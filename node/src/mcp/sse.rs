@@ -1,6 +1,7 @@
 //! Server-sent events, as far as it matters where one ends (WHATWG HTML, 9.2.6).
 
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// Finds the ends of events in a stream of chunks: an event ends with an empty line, and a line
 /// with LF, CRLF or CR.
@@ -102,30 +103,45 @@ impl IdPrefix {
 
 /// An event as far as a gateway must know it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// It has an id, so its stream can be resumed after it.
-    pub(crate) has_id: bool,
+pub(crate) struct Event<'a> {
+    /// As it came, with the empty line at its end.
+    pub(crate) text: &'a [u8],
+    /// What its stream can be resumed after.
+    pub(crate) id: Option<&'a [u8]>,
     /// Its data lines, joined.
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Cow<'a, [u8]>,
 }
 
 /// The events of a piece of a stream that ends with the end of one.
-pub(crate) fn events(piece: &[u8]) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut event = Event::default();
-    for line in Lines(piece) {
-        if line.is_empty() {
-            events.push(std::mem::take(&mut event));
-        } else if let Some(data) = line.strip_prefix(b"data:") {
-            if !event.data.is_empty() {
-                event.data.push(b'\n');
+pub(crate) fn events(piece: &[u8]) -> impl Iterator<Item = Event<'_>> {
+    let mut lines = Lines(piece);
+    std::iter::from_fn(move || {
+        let from = lines.0;
+        let mut event = Event::default();
+        while let Some(line) = lines.next() {
+            if line.is_empty() {
+                event.text = &from[..from.len() - lines.0.len()];
+                return Some(event);
+            } else if let Some(data) = field(line, b"data:") {
+                if event.data.is_empty() {
+                    event.data = Cow::Borrowed(data);
+                } else {
+                    let joined = event.data.to_mut();
+                    joined.push(b'\n');
+                    joined.extend_from_slice(data);
+                }
+            } else if let Some(id) = field(line, b"id:") {
+                event.id = Some(id);
             }
-            event.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
-        } else if line.starts_with(b"id:") {
-            event.has_id = true;
         }
-    }
-    events
+        None
+    })
+}
+
+/// The value of a line that begins so.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let value = line.strip_prefix(name)?;
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 /// The lines of a text, whatever ends them.
@@ -200,13 +216,21 @@ mod tests {
 
     #[test]
     fn events_are_read_whatever_ends_their_lines() {
-        let event = |has_id, data: &str| Event { has_id, data: data.as_bytes().to_vec() };
+        let read = |text: &str| -> Vec<(Option<String>, String)> {
+            let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            assert_eq!(events(text.as_bytes()).map(|event| event.text.len()).sum::<usize>(), text.len());
+            events(text.as_bytes()).map(|event| (event.id.map(text_of), text_of(&event.data))).collect()
+        };
+        let event = |id: Option<&str>, data: &str| (id.map(str::to_owned), data.to_owned());
         assert_eq!(
-            events(b"data: a\n\nid: 1\ndata: {\ndata: }\n\n"),
-            [event(false, "a"), event(true, "{\n}")]
+            read("data: a\n\nid: 1\ndata: {\ndata: }\n\n"),
+            [event(None, "a"), event(Some("1"), "{\n}")]
         );
-        assert_eq!(events(b"id: 1\r\ndata:a\r\n\r\n: ping\r\n\r\n"), [event(true, "a"), event(false, "")]);
-        assert_eq!(events(b""), []);
-        assert_eq!(events(&super::event(b"{}")), [event(false, "{}")]);
+        assert_eq!(
+            read("id:1/2\r\ndata:a\r\n\r\n: ping\r\n\r\n"),
+            [event(Some("1/2"), "a"), event(None, "")]
+        );
+        assert_eq!(read(""), []);
+        assert_eq!(read(std::str::from_utf8(&super::event(b"{}")).expect("text")), [event(None, "{}")]);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn repeatable_tools(body: &[u8], is_event_stream: bool) -> BTreeMap<S
     let listed = |json: &[u8]| serde_json::from_slice::<Answer>(json).ok()?.result;
     let answer = match is_event_stream {
         false => listed(body),
-        true => sse::events(body).iter().find_map(|event| listed(&event.data)),
+        true => sse::events(body).find_map(|event| listed(&event.data)),
     };
     let tools = answer.map(|listed| listed.tools).unwrap_or_default();
     let may = |tool: &Tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint;

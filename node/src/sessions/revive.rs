@@ -215,7 +215,7 @@ async fn read_result(answer: Answer) -> Option<Value> {
         let Ok(bytes) = frame.ok()?.into_data() else { continue };
         read.extend_from_slice(&bytes);
         if is_event_stream {
-            let result = mcp::events(&read).iter().find_map(|event| result_of(&event.data));
+            let result = mcp::events(&read).find_map(|event| result_of(&event.data));
             if result.is_some() {
                 return result; // a server may keep the stream open
             }
