@@ -216,6 +216,7 @@ mod tests {
     fn after(events: &Events) -> Option<String> {
         match events.goes_on()? {
             GoesOn::After(id) => Some(id.to_str().expect("text").to_owned()),
+            GoesOn::AtTheStart => Some("the start".to_owned()),
             GoesOn::Anew => Some(String::new()),
         }
     }

@@ -167,7 +167,20 @@ impl Acceptor {
                 }
                 Err(error) => return Err((error, writer)),
             },
-            _ => match frame.read::<Locate<'_>>() {
+            // What is neither is refused by its number.
+            Kind::Locate
+            | Kind::Hello
+            | Kind::HelloAck
+            | Kind::Gossip
+            | Kind::Forward
+            | Kind::Answer
+            | Kind::NotHere
+            | Kind::Refused
+            | Kind::Located
+            | Kind::Note
+            | Kind::Kept
+            | Kind::Taken
+            | Kind::Recalled => match frame.read::<Locate<'_>>() {
                 Ok(locate) => answer_once(writer, &Located { state: self.locate(locate.session) }).await,
                 Err(error) => return Err((error, writer)),
             },

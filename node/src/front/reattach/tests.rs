@@ -9,7 +9,7 @@ use crate::mcp::Calls;
 use client::{Client, End, Met, said};
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
-use proto::wire::GoneWhy;
+use proto::wire::{GoneWhy, Nature};
 use std::sync::PoisonError;
 
 const PRIMING: &str = "id: 1\ndata: \n\n";
@@ -270,6 +270,7 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         idle_timeout: LONG,
         sessions_max: 1,
         body_len_max: 1,
+        trust_annotations: true,
     };
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -282,17 +283,20 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
     let mut ask = Ask {
         route: Arc::new(route),
         errand: Errand::Anyone,
+        nature: Nature::Unsafe,
+        uid: 1,
+        sent: Sent::default(),
         method: Method::POST,
         target: "/mcp".into(),
         headers: HeaderMap::from_iter(headers),
         body: Payload::Whole(Bytes::new()),
     };
     for id in ["1", "2"] {
-        ask_for_the_rest(&mut ask, GoesOn::After(HeaderValue::from_static(id)));
+        ask_for_the_rest(&mut ask, GoesOn::After(HeaderValue::from_static(id)), 2);
         assert_eq!(ask.method, Method::GET);
         assert_eq!(ask.headers[LAST_EVENT_ID], id);
     }
-    ask_for_the_rest(&mut ask, GoesOn::Anew);
+    ask_for_the_rest(&mut ask, GoesOn::Anew, 3);
     let expected = [
         (header::ACCEPT, "text/event-stream"),
         (header::AUTHORIZATION, "Bearer x"),

@@ -62,7 +62,7 @@ impl Again for Script {
     async fn attempt(mut self, from: GoesOn) -> (Self, Result<Answer, NoAnswer>) {
         let after = match from {
             GoesOn::After(id) => id.to_str().expect("text").to_owned(),
-            GoesOn::Anew => String::new(),
+            GoesOn::AtTheStart | GoesOn::Anew => String::new(),
         };
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push((after, Instant::now()));
         let met = if self.met.len() > 1 { self.met.pop_front() } else { self.met.front().cloned() };
