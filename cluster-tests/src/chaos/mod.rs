@@ -1,0 +1,4 @@
+//! stub
+mod ledger;
+pub mod options;
+pub mod schedule;
