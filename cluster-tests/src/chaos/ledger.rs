@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::options::Upstreams;
 use super::schedule::Fault;
 use book::Book;
-pub(super) use impact::Impact;
+pub(super) use impact::{Impact, Wait};
 
 /// Since the run began.
 pub(super) type At = Duration;
@@ -288,14 +288,17 @@ impl Ledger {
         self.books[session].lost = None;
     }
 
-    /// The sessions of the running fault's nodes that nobody else has served yet.
-    pub(super) fn not_taken(&self) -> Vec<SessionNo> {
-        self.open_impact().map(|impact| self.waiting(&impact.takeovers)).unwrap_or_default()
+    /// The sessions in use for which the running fault makes somebody wait.
+    pub(super) fn waiting(&self, wait: Wait) -> Vec<SessionNo> {
+        let sessions = self.open_impact().map(|impact| impact.waits(wait)).into_iter().flatten();
+        let unserved = sessions.filter(|(_, served)| served.is_none()).map(|(no, _)| *no);
+        unserved.filter(|no| self.books[*no].lost.is_none()).collect()
     }
 
-    /// The sessions that have not been served since the running fault was undone.
-    pub(super) fn not_served(&self) -> Vec<SessionNo> {
-        self.open_impact().map(|impact| self.waiting(&impact.after_healing)).unwrap_or_default()
+    /// Whether this one is among them.
+    pub(super) fn is_waiting(&self, wait: Wait, session: SessionNo) -> bool {
+        let served = self.open_impact().and_then(|impact| impact.waits(wait).get(&session));
+        served.is_some_and(Option::is_none) && self.books[session].lost.is_none()
     }
 
     pub(super) fn tally(&self) -> &Tally {
@@ -349,10 +352,5 @@ impl Ledger {
 
     fn open_impact(&self) -> Option<&Impact> {
         self.impacts.last().filter(|impact| impact.ended.is_none())
-    }
-
-    fn waiting(&self, sessions: &BTreeMap<SessionNo, Option<Duration>>) -> Vec<SessionNo> {
-        let unserved = sessions.iter().filter(|(_, served)| served.is_none()).map(|(no, _)| *no);
-        unserved.filter(|no| self.books[*no].lost.is_none()).collect()
     }
 }

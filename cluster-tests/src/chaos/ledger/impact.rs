@@ -6,6 +6,15 @@ use std::time::Duration;
 use super::super::schedule::Fault;
 use super::{Asked, At, Call, SessionNo};
 
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Wait {
+    /// That somebody else serves the sessions of the nodes that were taken.
+    Takeover,
+    /// That every session is served after the healing.
+    Service,
+}
+
 /// A fault, and the sessions that it touched.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Impact {
@@ -55,6 +64,13 @@ impl Impact {
             && let Some(open @ None) = self.after_healing.get_mut(&call.session)
         {
             *open = Some(call.done.saturating_sub(healed));
+        }
+    }
+
+    pub(super) fn waits(&self, wait: Wait) -> &BTreeMap<SessionNo, Option<Duration>> {
+        match wait {
+            Wait::Takeover => &self.takeovers,
+            Wait::Service => &self.after_healing,
         }
     }
 

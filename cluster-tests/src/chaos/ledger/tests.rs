@@ -213,19 +213,19 @@ fn a_fresh_local_upstream_is_one_event_however_it_shows() {
 fn a_takeover_lasts_until_another_node_serves_the_session() {
     let mut ledger = two_sessions(Upstreams::Http);
     ledger.begun(fault(FaultKind::Partition, "a"), ms(1_000));
-    assert_eq!(ledger.not_taken(), [0, 1]);
+    assert_eq!(ledger.waiting(Wait::Takeover), [0, 1]);
     // Sent before; asked of the cut node; answered by it: none of them is a takeover.
     ledger.called(&by("b", 2, counted(995, 1)));
     ledger.called(&Call { entry: "a".to_owned(), ..counted(1_100, 2) });
     ledger.called(&counted(1_100, 3));
-    assert_eq!(ledger.not_taken(), [0, 1]);
+    assert_eq!(ledger.waiting(Wait::Takeover), [0, 1]);
     ledger.called(&by("b", 2, counted(2_500, 4)));
-    assert_eq!(ledger.not_taken(), [1]);
+    assert_eq!(ledger.waiting(Wait::Takeover), [1]);
     assert_eq!(ledger.impacts()[0].takeovers[&0], Some(ms(1_510)));
     ledger.lost(1, "gone".to_owned());
-    assert_eq!(ledger.not_taken(), [0; 0], "nobody waits for what is lost");
+    assert_eq!(ledger.waiting(Wait::Takeover), [0; 0], "nobody waits for what is lost");
     ledger.healed(ms(5_000));
-    assert_eq!(ledger.not_served(), [0]);
+    assert_eq!(ledger.waiting(Wait::Service), [0]);
     ledger.called(&by("b", 2, counted(5_100, 5)));
     assert_eq!(ledger.impacts()[0].after_healing[&0], Some(ms(110)));
 }
