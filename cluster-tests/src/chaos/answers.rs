@@ -24,18 +24,16 @@ pub(super) fn outcome(asked: Asked, id: u64, answer: &Answer) -> Outcome {
     if reply["id"] != id {
         return Outcome::Strange("the reply to another request".to_owned());
     }
-    match &reply["error"] {
-        Value::Null => good(asked, &reply["result"]),
-        error if error["code"] == NOT_SERVED => {
-            let data = &error["data"];
-            match (data["reason"].as_str(), data["mayHaveRun"].as_bool()) {
-                (Some(reason), Some(may_have_run)) => {
-                    Outcome::Honest { reason: reason.to_owned(), may_have_run }
-                }
-                _ => Outcome::Strange("-31001 without reason and mayHaveRun".to_owned()),
-            }
-        }
-        error => Outcome::Strange(format!("JSON-RPC error {}", error["code"])),
+    let error = &reply["error"];
+    if error.is_null() {
+        return good(asked, &reply["result"]);
+    }
+    if error["code"] != NOT_SERVED {
+        return Outcome::Strange(format!("JSON-RPC error {}", error["code"]));
+    }
+    match (error["data"]["reason"].as_str(), error["data"]["mayHaveRun"].as_bool()) {
+        (Some(reason), Some(may_have_run)) => Outcome::Honest { reason: reason.to_owned(), may_have_run },
+        _ => Outcome::Strange("-31001 without reason and mayHaveRun".to_owned()),
     }
 }
 

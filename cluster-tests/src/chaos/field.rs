@@ -92,6 +92,7 @@ impl Field {
     /// Lets a fault happen. Those whose nodes leave in an orderly way are over when this returns.
     pub(super) async fn strike(&mut self, fault: &Fault) -> anyhow::Result<()> {
         for name in &fault.nodes {
+            ensure!(self.runs(name), "{name} does not run");
             self.strike_node(fault.kind, name).await?;
         }
         match fault.kind {
@@ -140,7 +141,7 @@ impl Field {
             FaultKind::Kill => {
                 self.phase(name, Phase::Down);
                 self.cluster.kill(name).await?;
-                self.local.remove(name);
+                self.end_local(name).await?;
             }
             FaultKind::Freeze => {
                 self.phase(name, Phase::Frozen);
@@ -162,7 +163,7 @@ impl Field {
                     self.cluster.terminate(name, LEAVE_DEADLINE + LEAVE_GRACE).await?
                 };
                 self.phase(name, Phase::Down);
-                self.local.remove(name);
+                self.end_local(name).await?;
                 ensure!(status.success(), "{name} left with {status}");
             }
             FaultKind::Loss | FaultKind::Busy => {}
@@ -196,6 +197,13 @@ impl Field {
         let node = self.cluster.node(name);
         self.scene.targets.set(Target::new(name, node.listen, node.admin));
         self.phase(name, Phase::Up);
+        Ok(())
+    }
+
+    async fn end_local(&mut self, name: &str) -> anyhow::Result<()> {
+        if let Some(mut server) = self.local.remove(name) {
+            server.process.kill().await?;
+        }
         Ok(())
     }
 

@@ -96,7 +96,7 @@ pub(super) struct Call {
     pub(super) epoch: Option<u64>,
 }
 
-/// Who owns a session, as a node said when asked.
+/// Who owns a session.
 #[derive(Debug, Clone)]
 pub(super) struct Ownership {
     pub(super) session: SessionNo,
@@ -104,6 +104,8 @@ pub(super) struct Ownership {
     pub(super) epoch: Option<u64>,
     pub(super) sent: At,
     pub(super) done: At,
+    /// Whether it has just served the session. Otherwise it is what some node knew of it, which may be old.
+    pub(super) has_served: bool,
 }
 
 /// What the one who made an observation is to find out next.
@@ -217,6 +219,7 @@ impl Ledger {
                 epoch: call.epoch,
                 sent: call.sent,
                 done: call.done,
+                has_served: true,
             });
         }
         let book = &mut self.books[call.session];
@@ -246,12 +249,14 @@ impl Ledger {
     /// Somebody has said who owns a session.
     pub(super) fn owned(&mut self, said: &Ownership) {
         let book = &mut self.books[said.session];
-        if book.owner().is_some_and(|before| *before != said.owner)
+        let before = book.owner().cloned();
+        let wrong = book.owned(said);
+        if before.is_some()
+            && book.owner() != before.as_ref()
             && let Some(impact) = self.impacts.last_mut()
         {
             impact.moved(said.session);
         }
-        let wrong = book.owned(said);
         self.found(said.session, said.done, wrong);
     }
 
@@ -290,15 +295,14 @@ impl Ledger {
 
     /// The sessions in use for which the running fault makes somebody wait.
     pub(super) fn waiting(&self, wait: Wait) -> Vec<SessionNo> {
-        let sessions = self.open_impact().map(|impact| impact.waits(wait)).into_iter().flatten();
-        let unserved = sessions.filter(|(_, served)| served.is_none()).map(|(no, _)| *no);
-        unserved.filter(|no| self.books[*no].lost.is_none()).collect()
+        let unserved = self.open_impact().map(|impact| impact.waiting(wait)).unwrap_or_default();
+        unserved.into_iter().filter(|no| self.books[*no].lost.is_none()).collect()
     }
 
     /// Whether this one is among them.
     pub(super) fn is_waiting(&self, wait: Wait, session: SessionNo) -> bool {
-        let served = self.open_impact().and_then(|impact| impact.waits(wait).get(&session));
-        served.is_some_and(Option::is_none) && self.books[session].lost.is_none()
+        let is_unserved = self.open_impact().is_some_and(|impact| impact.is_waiting(wait, session));
+        is_unserved && self.books[session].lost.is_none()
     }
 
     pub(super) fn tally(&self) -> &Tally {

@@ -24,8 +24,12 @@ const SIDE_BY_SIDE: usize = 32;
 /// Sessions asked at the same time after a fault: all of a small run, and no flood in a large one.
 const CHASED: usize = 512;
 
-/// Between two questions to a session that is not served.
+/// Between two questions to a session that is not served: soon at first, and then like clients that have patience.
 const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+
+/// Of so many calls one is followed by the question who owns the session.
+const CALLS_PER_LOOK_UP: usize = 50;
 
 /// A session is set aside after so many answers in a row that say that it is gone, over so long a time.
 const GONE_ANSWERS: u32 = 5;
@@ -114,10 +118,13 @@ impl Load {
                 let client = clients[dice.below(clients.len())].clone();
                 // A client that still waits for an answer asks nothing else.
                 if let Ok(turn) = client.turn.clone().try_lock_owned() {
-                    let load = self.clone();
+                    let (load, looks_up) = (self.clone(), dice.below(CALLS_PER_LOOK_UP) == 0);
                     tokio::spawn(async move {
                         load.ask(&client, asked, &[]).await;
                         drop(turn);
+                        if looks_up {
+                            load.look_up(&client).await;
+                        }
                     });
                 }
             }
@@ -131,6 +138,7 @@ impl Load {
             let Some(client) = self.clients().get(&no).cloned() else { continue };
             let (load, without) = (self.clone(), without.to_vec());
             tokio::spawn(async move {
+                let mut pause = AGAIN;
                 loop {
                     let Ok(permit) = load.chased.acquire().await else { return };
                     // Somebody else may have served it in the meantime, or the fault may be over.
@@ -139,7 +147,8 @@ impl Load {
                     }
                     load.ask(&client, Asked::Read, &without).await;
                     drop(permit);
-                    sleep(AGAIN).await;
+                    sleep(pause).await;
+                    pause = (pause * 3 / 2).min(AGAIN_MAX);
                 }
             });
         }
@@ -239,9 +248,10 @@ impl Load {
         let Ok(Ok(answer)) = timeout(self.scene.deadline, http::get(&url)).await else { return };
         let Ok(found) = answer.json() else { return };
         if let Some(owner) = found["owner"].as_str() {
-            let (owner, done) = (owner.to_owned(), self.scene.now());
-            let epoch = found["epoch"].as_u64();
-            self.scene.ledger().owned(&Ownership { session: client.no, owner, epoch, sent, done });
+            let (session, done) = (client.no, self.scene.now());
+            let (owner, epoch) = (owner.to_owned(), found["epoch"].as_u64());
+            let said = Ownership { session, owner, epoch, sent, done, has_served: false };
+            self.scene.ledger().owned(&said);
         }
     }
 
@@ -295,7 +305,7 @@ impl Load {
         }
         self.look_up(client).await;
         // The number above has been announced on its stream.
-        let has_stream = before > 0;
+        let has_stream = before > 0 && !client.is_set_aside();
         let silent_until = Instant::now() + SILENCE;
         while has_stream && client.events.load(Ordering::Relaxed) == before {
             if Instant::now() >= silent_until {

@@ -57,7 +57,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let runtime = Runtime::new()?;
     // Built before there is no way to a registry any more.
     runtime.block_on(async {
-        progress("building ringway and fixture-mcp, where they are not yet");
+        if !own_network::is_here() {
+            progress("building ringway and fixture-mcp, where they are not yet");
+        }
         binaries::ringway().await?;
         binaries::fixture_mcp().await
     })?;
@@ -113,7 +115,7 @@ async fn run_here(options: &Options, loopback: Option<String>) -> anyhow::Result
 
     let schedule = Schedule::new(dice.roll(), &kinds, &names, options.kill_together.into());
     let mut director = Director { options, scene: scene.clone(), load: load.clone(), field };
-    director.play(schedule).await?;
+    director.play(schedule).await;
 
     progress("asking every session again");
     calls.abort();
@@ -134,21 +136,23 @@ struct Director<'a> {
 }
 
 impl Director<'_> {
-    async fn play(&mut self, schedule: Schedule) -> anyhow::Result<()> {
+    async fn play(&mut self, schedule: Schedule) {
         let end = Instant::now() + self.options.length;
         sleep(self.options.pause).await;
         for fault in schedule {
             if Instant::now() >= end {
                 break;
             }
-            self.one(&fault).await?;
+            self.one(&fault).await;
             sleep(self.options.pause.min(end.saturating_duration_since(Instant::now()))).await;
         }
         sleep(end.saturating_duration_since(Instant::now())).await;
-        self.field.settled().await
+        if let Err(error) = self.field.settled().await {
+            self.say(&format!("all faults are undone, but: {error:#}"));
+        }
     }
 
-    async fn one(&mut self, fault: &Fault) -> anyhow::Result<()> {
+    async fn one(&mut self, fault: &Fault) {
         self.say(&fault.to_string());
         let at = self.scene.now();
         self.scene.ledger().begun(fault.clone(), at);
@@ -163,14 +167,15 @@ impl Director<'_> {
         if waiting > 0 {
             self.say(&format!("{fault}: {} of {waiting} sessions served by others", waiting - left));
         }
-        self.field.mend(fault).await.with_context(|| format!("undoing {fault}"))?;
+        if let Err(error) = self.field.mend(fault).await {
+            self.say(&format!("{fault} could not be undone: {error:#}"));
+        }
         let healed = self.scene.now();
         self.scene.ledger().healed(healed);
         self.scene.timeline().healed(healed);
         self.load.chase(Wait::Service, &[]);
         self.recover(healed).await;
         self.scene.ledger().ended(self.scene.now());
-        Ok(())
     }
 
     /// Until every session is served and the nodes agree, but not for ever.
@@ -185,13 +190,16 @@ impl Director<'_> {
         let is_settled = matches!(tokio::time::timeout_at(end, self.field.settled()).await, Ok(Ok(())));
         let took = (self.scene.now() - healed).as_secs_f64();
         let left = self.scene.ledger().waiting(Wait::Service).len();
-        self.say(&match (is_served, is_settled) {
+        let mut said = match (is_served, is_settled) {
             (true, true) => format!("healed: all is well after {took:.1} s"),
-            (true, false) => {
-                format!("healed, but the nodes have not agreed on who is there within {took:.1} s")
-            }
-            (false, _) => format!("healed, but {left} sessions are not served within {took:.1} s"),
-        });
+            (true, false) => format!("healed, but the nodes do not agree on who is there after {took:.1} s"),
+            (false, _) => format!("healed, but {left} sessions are not served after {took:.1} s"),
+        };
+        let set_aside = self.scene.ledger().losses().count();
+        if set_aside > 0 {
+            said += &format!(", but for {set_aside} sessions set aside as lost");
+        }
+        self.say(&said);
     }
 
     /// How long it lasts once it is there.

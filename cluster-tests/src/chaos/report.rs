@@ -145,27 +145,31 @@ impl Report<'_> {
     }
 
     fn faults(&self, text: &mut String, ledger: &Ledger) {
-        line(
-            text,
-            "fault       times  sessions  taken over  p50      p99      max      served again after healing  needless",
-        );
+        const HEAD: [[&str; 9]; 2] = [
+            ["fault", "times", "their", "served", "by other", "until then", "", "", "all served"],
+            ["", "", "sessions", "again", "nodes", "p50", "p99", "max", "after healing"],
+        ];
+        let mut rows: Vec<[String; 9]> = HEAD.map(|row| row.map(str::to_owned)).into();
         for (kind, impacts) in by_kind(ledger) {
-            let Waits { sessions, takeovers, healing, needless } = Waits::of(&impacts);
-            let taken = takeovers.map_or(0, |takeovers| takeovers.count);
-            let [p50, p99, max] = match takeovers {
-                Some(Quantiles { p50, p99, max, .. }) => [p50, p99, max].map(shown),
-                None => [(); 3].map(|()| "-".to_owned()),
-            };
-            let healing = healing.map_or_else(|| "not all".to_owned(), shown);
-            line(
-                text,
-                &format!(
-                    "  {:<10}{:>5}{sessions:>10}{taken:>12}  {p50:<9}{p99:<9}{max:<9}{healing:<28}{needless}",
-                    kind.name(),
-                    impacts.len()
-                ),
-            );
+            let waits = Waits::of(&impacts);
+            let times = waits.takeovers.map(|Quantiles { p50, p99, max, .. }| [p50, p99, max].map(shown));
+            let [p50, p99, max] = times.unwrap_or_else(|| [(); 3].map(|()| "-".to_owned()));
+            let [count, sessions, again, others] = [
+                impacts.len(),
+                waits.sessions,
+                waits.takeovers.map_or(0, |taken| taken.count),
+                waits.by_other,
+            ]
+            .map(|count| count.to_string());
+            let healing = waits.healing.map_or_else(|| "never".to_owned(), shown);
+            rows.push([kind.name().to_owned(), count, sessions, again, others, p50, p99, max, healing]);
         }
+        for [kind, counts @ ..] in rows {
+            let cells: String = counts.iter().map(|cell| format!("{cell:>10}")).collect();
+            line(text, format!("{kind:<10}{cells}").trim_end());
+        }
+        let needless: usize = ledger.impacts().iter().map(|impact| impact.needless.len()).sum();
+        row(text, "needless", &format!("{needless} takeovers while cores were busy or packets lost"));
     }
 
     fn json(&self, ledger: &Ledger) -> Value {
@@ -176,10 +180,9 @@ impl Report<'_> {
             )
         };
         let faults = by_kind(ledger).into_iter().map(|(kind, impacts)| {
-            let Waits { sessions, takeovers, healing, needless } = Waits::of(&impacts);
-            let takeovers = times(takeovers);
+            let Waits { sessions, takeovers, by_other, healing, needless } = Waits::of(&impacts);
             let value = json!({
-                "times": impacts.len(), "sessions": sessions, "takeovers": takeovers,
+                "times": impacts.len(), "sessions": sessions, "takeovers": times(takeovers), "by_other_nodes": by_other,
                 "served_after_healing_ms": healing.map(ms), "needless_takeovers": needless,
             });
             (kind.name().to_owned(), value)
@@ -243,7 +246,9 @@ fn verdict(ledger: &Ledger) -> String {
 struct Waits {
     /// Those of the nodes that were taken.
     sessions: usize,
+    /// Until each was served again.
     takeovers: Option<Quantiles>,
+    by_other: usize,
     /// Until the last session was served, at worst; `None` where one never was.
     healing: Option<Duration>,
     needless: usize,
@@ -251,12 +256,14 @@ struct Waits {
 
 impl Waits {
     fn of(impacts: &[&Impact]) -> Waits {
-        let takeovers = || impacts.iter().flat_map(|impact| impact.takeovers.values());
+        let sessions = || impacts.iter().flat_map(|impact| impact.takeovers.values());
+        let served = || sessions().flatten();
         let healing: Option<Vec<Duration>> =
             impacts.iter().flat_map(|impact| impact.after_healing.values().copied()).collect();
         Waits {
-            sessions: takeovers().count(),
-            takeovers: Quantiles::of(takeovers().flatten().copied()),
+            sessions: sessions().count(),
+            takeovers: Quantiles::of(served().map(|served| served.after)),
+            by_other: served().filter(|served| served.by_other).count(),
             healing: healing.map(|times| times.into_iter().max().unwrap_or_default()),
             needless: impacts.iter().map(|impact| impact.needless.len()).sum(),
         }

@@ -97,7 +97,10 @@ impl Svg {
             let width = (until - from).max(1.5);
             self.rect("fault", [from, y - 10.0, width, bottom - y + 10.0], &mark.label);
             self.line("edge", [from, y - 10.0, from, bottom]);
-            self.text("label", from + 4.0, y, &mark.label);
+            // Near the end there is no room to its right.
+            let (class, x) =
+                if from < RIGHT - 120.0 { ("label", from + 4.0) } else { ("label end", from - 4.0) };
+            self.text(class, x, y, &mark.label);
         }
     }
 

@@ -92,14 +92,14 @@ impl Book {
             return Some((Wrong::TwoOwners, format!("epoch {epoch} is {first}'s and {owner}'s")));
         }
         match self.newest {
-            // It was asked when somebody knew of a later epoch already: a superseded owner that goes on.
-            Some((newest, since)) if epoch < newest && said.sent >= since => {
+            // It was asked when a client knew of a later epoch already: a superseded owner that goes on.
+            Some((newest, since)) if epoch < newest && said.has_served && said.sent >= since => {
                 return Some((
                     Wrong::TwoOwners,
                     format!("{owner} serves epoch {epoch} after epoch {newest}"),
                 ));
             }
-            // The answer has only been overtaken.
+            // The answer has been overtaken, or comes from one who can't know better.
             Some((newest, _)) if epoch < newest => return None,
             Some((newest, _)) if epoch == newest => {}
             Some(_) | None => self.newest = Some((epoch, said.done)),

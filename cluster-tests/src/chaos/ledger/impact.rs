@@ -15,6 +15,15 @@ pub(in super::super) enum Wait {
     Service,
 }
 
+/// That a session of a node that was taken was served again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Served {
+    /// Since the fault.
+    pub(in super::super) after: Duration,
+    /// By a node that the fault had not taken.
+    pub(in super::super) by_other: bool,
+}
+
 /// A fault, and the sessions that it touched.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Impact {
@@ -23,7 +32,7 @@ pub(in super::super) struct Impact {
     pub(in super::super) healed: Option<At>,
     pub(in super::super) ended: Option<At>,
     /// Of each session that the fault's nodes owned: until another node served it, or they themselves once healed.
-    pub(in super::super) takeovers: BTreeMap<SessionNo, Option<Duration>>,
+    pub(in super::super) takeovers: BTreeMap<SessionNo, Option<Served>>,
     /// Of each session in use: from the healing until it was served.
     pub(in super::super) after_healing: BTreeMap<SessionNo, Option<Duration>>,
     /// Sessions whose owner changed although nothing had happened to it.
@@ -37,7 +46,7 @@ impl Impact {
             at,
             healed: None,
             ended: None,
-            takeovers: unserved(sessions),
+            takeovers: sessions.into_iter().map(|no| (no, None)).collect(),
             after_healing: BTreeMap::new(),
             needless: BTreeSet::new(),
         }
@@ -45,19 +54,19 @@ impl Impact {
 
     pub(super) fn healed(&mut self, at: At, sessions: Vec<SessionNo>) {
         self.healed = Some(at);
-        self.after_healing = unserved(sessions);
+        self.after_healing = sessions.into_iter().map(|no| (no, None)).collect();
     }
 
     /// A call was answered well. It ends the wait for its session, unless the nodes that the fault took could still
     /// have answered it: a cut one serves what it is asked itself until its lease ends.
     pub(super) fn served(&mut self, call: &Call) {
         let is_back = self.healed.is_some_and(|healed| call.sent >= healed);
-        let by_taken = self.takes(&call.entry) || call.owner.as_ref().is_some_and(|owner| self.takes(owner));
+        let by_owner = call.owner.as_ref().is_some_and(|owner| self.takes(owner));
         if call.sent >= self.at
-            && (is_back || !by_taken)
+            && (is_back || !(by_owner || self.takes(&call.entry)))
             && let Some(open @ None) = self.takeovers.get_mut(&call.session)
         {
-            *open = Some(call.done.saturating_sub(self.at));
+            *open = Some(Served { after: call.done.saturating_sub(self.at), by_other: !by_owner });
         }
         if let Some(healed) = self.healed
             && call.sent >= healed
@@ -67,10 +76,19 @@ impl Impact {
         }
     }
 
-    pub(super) fn waits(&self, wait: Wait) -> &BTreeMap<SessionNo, Option<Duration>> {
+    /// The sessions that are still waited for.
+    pub(super) fn waiting(&self, wait: Wait) -> Vec<SessionNo> {
+        let all: Vec<SessionNo> = match wait {
+            Wait::Takeover => self.takeovers.keys().copied().collect(),
+            Wait::Service => self.after_healing.keys().copied().collect(),
+        };
+        all.into_iter().filter(|no| self.is_waiting(wait, *no)).collect()
+    }
+
+    pub(super) fn is_waiting(&self, wait: Wait, session: SessionNo) -> bool {
         match wait {
-            Wait::Takeover => &self.takeovers,
-            Wait::Service => &self.after_healing,
+            Wait::Takeover => self.takeovers.get(&session).is_some_and(Option::is_none),
+            Wait::Service => self.after_healing.get(&session).is_some_and(Option::is_none),
         }
     }
 
@@ -93,7 +111,7 @@ impl Impact {
         }
         // What has gone to the owner may have run there, and may not be sent again.
         let was_before_takeover = match self.takeovers.get(&call.session) {
-            Some(Some(takeover)) => call.sent <= self.at + *takeover,
+            Some(Some(served)) => call.sent <= self.at + served.after,
             Some(None) => true,
             None => false,
         };
@@ -103,8 +121,4 @@ impl Impact {
     fn takes(&self, node: &str) -> bool {
         self.fault.nodes.iter().any(|taken| taken == node)
     }
-}
-
-fn unserved(sessions: Vec<SessionNo>) -> BTreeMap<SessionNo, Option<Duration>> {
-    sessions.into_iter().map(|no| (no, None)).collect()
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::schedule::FaultKind;
+use super::impact::Served;
 use super::*;
 
 fn ms(ms: u64) -> At {
@@ -20,7 +21,8 @@ fn two_sessions(upstreams: Upstreams) -> Ledger {
 }
 
 fn ownership(session: SessionNo, owner: &str, epoch: u64, at: u64) -> Ownership {
-    Ownership { session, owner: owner.to_owned(), epoch: Some(epoch), sent: ms(at), done: ms(at + 1) }
+    let (sent, done) = (ms(at), ms(at + 1));
+    Ownership { session, owner: owner.to_owned(), epoch: Some(epoch), sent, done, has_served: false }
 }
 
 /// A call of session 0 through `b`, answered by `a` after 10 ms.
@@ -150,8 +152,9 @@ fn one_epoch_has_one_owner() {
 fn an_owner_that_goes_on_after_it_was_superseded_is_one_too_many() {
     let mut ledger = two_sessions(Upstreams::Http);
     ledger.called(&by("b", 2, counted(100, 1)));
-    // Asked before anybody knew better.
-    ledger.owned(&ownership(0, "a", 1, 105));
+    // It has been asked before a client knew better; and a node that is cut off can't know better.
+    ledger.called(&by("a", 1, call(105, Asked::Read, Outcome::Read)));
+    ledger.owned(&ownership(0, "a", 1, 200));
     assert!(ledger.is_clean());
     ledger.called(&by("a", 1, counted(200, 2)));
     assert_eq!(wrongs(&ledger), [Wrong::TwoOwners]);
@@ -221,13 +224,26 @@ fn a_takeover_lasts_until_another_node_serves_the_session() {
     assert_eq!(ledger.waiting(Wait::Takeover), [0, 1]);
     ledger.called(&by("b", 2, counted(2_500, 4)));
     assert_eq!(ledger.waiting(Wait::Takeover), [1]);
-    assert_eq!(ledger.impacts()[0].takeovers[&0], Some(ms(1_510)));
+    let served = Served { after: ms(1_510), by_other: true };
+    assert_eq!(ledger.impacts()[0].takeovers[&0], Some(served));
     ledger.lost(1, "gone".to_owned());
     assert_eq!(ledger.waiting(Wait::Takeover), [0; 0], "nobody waits for what is lost");
     ledger.healed(ms(5_000));
     assert_eq!(ledger.waiting(Wait::Service), [0]);
     ledger.called(&by("b", 2, counted(5_100, 5)));
     assert_eq!(ledger.impacts()[0].after_healing[&0], Some(ms(110)));
+}
+
+#[test]
+fn a_node_that_serves_its_sessions_again_once_healed_has_not_been_replaced() {
+    let mut ledger = two_sessions(Upstreams::Http);
+    ledger.begun(fault(FaultKind::Freeze, "a"), ms(1_000));
+    ledger.called(&counted(2_000, 1));
+    assert_eq!(ledger.impacts()[0].takeovers[&0], None, "sent while it stood still");
+    ledger.healed(ms(5_000));
+    ledger.called(&counted(5_000, 2));
+    let served = Served { after: ms(4_010), by_other: false };
+    assert_eq!(ledger.impacts()[0].takeovers[&0], Some(served));
 }
 
 #[test]

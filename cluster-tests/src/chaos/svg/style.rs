@@ -8,6 +8,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .verdict { font-size: 13px; }
 .name, .tick { text-anchor: end; font-variant-numeric: tabular-nums; }
 .middle { text-anchor: middle; }
+.end { text-anchor: end; }
 .tick, .unit, .key { fill: #57606a; }
 .label { font-size: 11px; font-weight: 600; }
 .inside { font-size: 11px; fill: #ffffff; }
