@@ -268,6 +268,13 @@ impl Ledger {
         self.impacts.push(Impact::new(fault, at, sessions));
     }
 
+    /// It did not happen as it should.
+    pub(super) fn mishap(&mut self, why: String) {
+        if let Some(impact) = self.impacts.last_mut() {
+            impact.mishap = Some(why);
+        }
+    }
+
     /// It is undone: thawed, joined again, started again.
     pub(super) fn healed(&mut self, at: At) {
         let sessions = self.in_use().map(|(no, _)| no).collect();

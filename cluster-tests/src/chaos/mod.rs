@@ -160,7 +160,7 @@ impl Director<'_> {
         let waiting = self.scene.ledger().waiting(Wait::Takeover).len();
         self.load.chase(Wait::Takeover, &fault.nodes);
         if let Err(error) = self.field.strike(fault).await {
-            self.say(&format!("{fault} could not happen as it should: {error:#}"));
+            self.mishap(format!("{fault}: {error:#}"));
         }
         sleep(self.length_of(fault.kind)).await;
         let left = self.scene.ledger().waiting(Wait::Takeover).len();
@@ -168,7 +168,7 @@ impl Director<'_> {
             self.say(&format!("{fault}: {} of {waiting} sessions served by others", waiting - left));
         }
         if let Err(error) = self.field.mend(fault).await {
-            self.say(&format!("{fault} could not be undone: {error:#}"));
+            self.mishap(format!("undoing {fault}: {error:#}"));
         }
         let healed = self.scene.now();
         self.scene.ledger().healed(healed);
@@ -214,6 +214,12 @@ impl Director<'_> {
             // Over when the node has left.
             FaultKind::Drain | FaultKind::Restart => Duration::ZERO,
         }
+    }
+
+    fn mishap(&self, what: String) {
+        let what = what.replace('\n', " ");
+        self.say(&format!("not as it should: {}", what.trim()));
+        self.scene.ledger().mishap(what.trim().to_owned());
     }
 
     fn say(&self, what: &str) {

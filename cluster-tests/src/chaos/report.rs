@@ -89,6 +89,9 @@ impl Report<'_> {
         for what in &self.left_out {
             line(&mut text, &format!("left out: {what}"));
         }
+        for mishap in ledger.impacts().iter().filter_map(|impact| impact.mishap.as_ref()) {
+            line(&mut text, &format!("not as it should: {mishap}"));
+        }
         let tally = ledger.tally();
         let (opened, lost) = (ledger.sessions(), ledger.losses().count());
         row(&mut text, "sessions", &format!("{opened} opened, {lost} lost"));
@@ -145,11 +148,14 @@ impl Report<'_> {
     }
 
     fn faults(&self, text: &mut String, ledger: &Ledger) {
-        const HEAD: [[&str; 9]; 2] = [
-            ["fault", "times", "their", "served", "by other", "until then", "", "", "all served"],
-            ["", "", "sessions", "again", "nodes", "p50", "p99", "max", "after healing"],
-        ];
-        let mut rows: Vec<[String; 9]> = HEAD.map(|row| row.map(str::to_owned)).into();
+        const HEAD: [&str; 9] =
+            ["fault", "times", "sessions", "again", "by others", "p50", "p99", "max", "all after"];
+        row(
+            text,
+            "served again",
+            "the sessions of the nodes that a fault took, from the fault on; all sessions, from its end on",
+        );
+        let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
         for (kind, impacts) in by_kind(ledger) {
             let waits = Waits::of(&impacts);
             let times = waits.takeovers.map(|Quantiles { p50, p99, max, .. }| [p50, p99, max].map(shown));
@@ -166,7 +172,7 @@ impl Report<'_> {
         }
         for [kind, counts @ ..] in rows {
             let cells: String = counts.iter().map(|cell| format!("{cell:>10}")).collect();
-            line(text, format!("{kind:<10}{cells}").trim_end());
+            line(text, format!("    {kind:<10}{cells}").trim_end());
         }
         let needless: usize = ledger.impacts().iter().map(|impact| impact.needless.len()).sum();
         row(text, "needless", &format!("{needless} takeovers while cores were busy or packets lost"));
@@ -191,6 +197,7 @@ impl Report<'_> {
             json!({
                 "fault": impact.fault.kind.name(), "nodes": impact.fault.nodes, "at_ms": ms(impact.at),
                 "healed_ms": impact.healed.map(ms), "ended_ms": impact.ended.map(ms),
+                "mishap": impact.mishap,
             })
         });
         let findings = ledger.findings().into_iter().map(|finding| {
@@ -272,7 +279,7 @@ impl Waits {
 
 fn by_kind(ledger: &Ledger) -> BTreeMap<FaultKind, Vec<&Impact>> {
     let mut kinds: BTreeMap<FaultKind, Vec<&Impact>> = BTreeMap::new();
-    for impact in ledger.impacts() {
+    for impact in ledger.impacts().iter().filter(|impact| impact.mishap.is_none()) {
         kinds.entry(impact.fault.kind).or_default().push(impact);
     }
     kinds

@@ -31,6 +31,8 @@ pub(in super::super) struct Impact {
     pub(in super::super) at: At,
     pub(in super::super) healed: Option<At>,
     pub(in super::super) ended: Option<At>,
+    /// Why it did not happen, or not as it should; its times say nothing then.
+    pub(in super::super) mishap: Option<String>,
     /// Of each session that the fault's nodes owned: until another node served it, or they themselves once healed.
     pub(in super::super) takeovers: BTreeMap<SessionNo, Option<Served>>,
     /// Of each session in use: from the healing until it was served.
@@ -46,6 +48,7 @@ impl Impact {
             at,
             healed: None,
             ended: None,
+            mishap: None,
             takeovers: sessions.into_iter().map(|no| (no, None)).collect(),
             after_healing: BTreeMap::new(),
             needless: BTreeSet::new(),
