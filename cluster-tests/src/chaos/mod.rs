@@ -93,6 +93,7 @@ async fn run_here(options: &Options, loopback: Option<String>) -> anyhow::Result
     for what in &left_out {
         progress(&format!("LEFT OUT: {what}"));
     }
+    anyhow::ensure!(!kinds.is_empty(), "none of the faults can happen here");
     let mut dice = Dice::new(seed);
     let targets = Targets::new(dice.roll());
     let scene = Arc::new(Scene::new(targets, Ledger::new(options.upstream), options.deadline));
