@@ -73,13 +73,17 @@ impl Client {
 #[derive(Debug)]
 pub(super) struct Load {
     scene: Arc<Scene>,
+    /// All that were ever opened.
     clients: Mutex<BTreeMap<SessionNo, Arc<Client>>>,
+    /// Those that are called, without an order.
+    in_use: Mutex<Vec<Arc<Client>>>,
     chased: Semaphore,
 }
 
 impl Load {
     pub(super) fn new(scene: Arc<Scene>) -> Load {
-        Load { scene, clients: Mutex::default(), chased: Semaphore::new(CHASED) }
+        let (clients, in_use) = (Mutex::default(), Mutex::default());
+        Load { scene, clients, in_use, chased: Semaphore::new(CHASED) }
     }
 
     /// Opens so many sessions.
@@ -107,15 +111,14 @@ impl Load {
             ticks.tick().await;
             due += before.elapsed().as_secs_f64() * f64::from(rate);
             before = Instant::now();
-            let clients = self.in_use();
-            while due >= 1.0 && !clients.is_empty() {
+            while due >= 1.0 {
                 due -= 1.0;
+                let Some(client) = self.any(&mut dice) else { continue };
                 let asked = match dice.below(10) {
                     0 => Asked::WhoAmI,
                     1 | 2 => Asked::Read,
                     _ => Asked::Count,
                 };
-                let client = clients[dice.below(clients.len())].clone();
                 // A client that still waits for an answer asks nothing else.
                 if let Ok(turn) = client.turn.clone().try_lock_owned() {
                     let (load, looks_up) = (self.clone(), dice.below(CALLS_PER_LOOK_UP) == 0);
@@ -173,9 +176,14 @@ impl Load {
         Ok(silent)
     }
 
-    /// Sessions that are called at the moment.
-    pub(super) fn in_use(&self) -> Vec<Arc<Client>> {
-        self.clients().values().filter(|client| !client.is_set_aside()).cloned().collect()
+    /// How many sessions are called at the moment.
+    pub(super) fn in_use(&self) -> usize {
+        self.called().len()
+    }
+
+    fn any(&self, dice: &mut Dice) -> Option<Arc<Client>> {
+        let clients = self.called();
+        clients.get(dice.below(clients.len())).cloned()
     }
 
     async fn open(self: &Arc<Self>) -> anyhow::Result<Arc<Client>> {
@@ -194,6 +202,7 @@ impl Load {
             events: AtomicU64::new(0),
         });
         self.clients().insert(no, client.clone());
+        self.called().push(client.clone());
         self.look_up(&client).await;
         self.ask(&client, Asked::WhoAmI, &[]).await;
         Ok(client)
@@ -269,6 +278,7 @@ impl Load {
         };
         if is_set_aside && !client.is_set_aside.swap(true, Ordering::Relaxed) {
             self.scene.ledger().lost(client.no, call.outcome.kind());
+            self.called().retain(|other| other.no != client.no);
             let load = self.clone();
             tokio::spawn(async move { load.open_another().await });
         }
@@ -318,6 +328,10 @@ impl Load {
 
     fn clients(&self) -> MutexGuard<'_, BTreeMap<SessionNo, Arc<Client>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn called(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn keep_telling(scene: Arc<Scene>, load: Arc<Load>, every: Dura
         ticks.tick().await;
         let now = scene.now();
         let (ok, failed, latency) = scene.timeline().recent(now, every);
-        let in_use = load.in_use().len();
+        let in_use = load.in_use();
         let set_aside = scene.ledger().losses().count();
         let latency = latency.map_or_else(String::new, |latency| {
             format!(", p50 {} p99 {}", shown(latency.p50), shown(latency.p99))
