@@ -324,3 +324,67 @@ fn write(file: &PathBuf, text: &str) -> anyhow::Result<()> {
     }
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::{Asked, Call, Outcome, Ownership};
+    use super::super::options::Upstreams;
+    use super::super::schedule::Fault;
+    use super::*;
+
+    /// Two sessions of node `a`, of which `b` has served one 300 ms after `a` was killed.
+    fn killed() -> Ledger {
+        let mut ledger = Ledger::new(Upstreams::Http);
+        let ms = Duration::from_millis;
+        for _ in 0..2 {
+            let (session, owner, epoch) = (ledger.opened(), "a".to_owned(), Some(1));
+            ledger.owned(&Ownership { session, owner, epoch, sent: ms(0), done: ms(1), has_served: false });
+        }
+        ledger.begun(Fault { kind: FaultKind::Kill, nodes: vec!["a".to_owned()] }, ms(1_000));
+        ledger.called(&Call {
+            session: 0,
+            asked: Asked::Read,
+            entry: "c".to_owned(),
+            sent: ms(1_100),
+            done: ms(1_300),
+            outcome: Outcome::Read,
+            owner: Some("b".to_owned()),
+            epoch: Some(2),
+        });
+        ledger
+    }
+
+    #[test]
+    fn a_takeover_that_has_not_come_is_not_hidden_by_those_that_have() {
+        let mut ledger = killed();
+        ledger.healed(Duration::from_secs(5));
+        let waits = Waits::of(&by_kind(&ledger)[&FaultKind::Kill]);
+        assert_eq!((waits.sessions, waits.by_other), (2, 1));
+        assert_eq!(
+            waits.takeovers.map(|taken| (taken.count, taken.max)),
+            Some((1, Duration::from_millis(300)))
+        );
+        assert_eq!(waits.healing, None, "nobody has been served since");
+    }
+
+    #[test]
+    fn what_did_not_happen_as_it_should_has_no_times() {
+        let mut ledger = killed();
+        ledger.mishap("kill a: it does not run".to_owned());
+        assert!(by_kind(&ledger).is_empty());
+    }
+
+    #[test]
+    fn the_verdict_names_what_went_wrong() {
+        let mut ledger = killed();
+        assert!(verdict(&ledger).starts_with("PASSED"));
+        ledger.lost(1, "-31001 owner_lost, has not run".to_owned());
+        assert_eq!(verdict(&ledger), "FAILED: 1 sessions lost");
+    }
+
+    #[test]
+    fn times_have_three_figures_at_most() {
+        let told = [0.000_25, 0.0031, 0.25, 1.234, 12.34].map(|s| shown(Duration::from_secs_f64(s)));
+        assert_eq!(told, ["0.2 ms", "3.1 ms", "250 ms", "1.23 s", "12.3 s"]);
+    }
+}
