@@ -1,5 +1,7 @@
 //! Ringway tested with real parts.
 
 pub mod bench;
+pub mod chaos;
+mod dice;
 pub mod fixture;
 pub mod real;

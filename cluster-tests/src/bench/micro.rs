@@ -17,6 +17,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Size;
 use super::report::{Report, Spread};
+use crate::dice::Dice;
 
 /// Long beside the clock's resolution, short enough that some batches are not interrupted.
 const BATCH: Duration = Duration::from_millis(10);
@@ -25,7 +26,7 @@ const BATCH: Duration = Duration::from_millis(10);
 const INPUTS: usize = 1 << 14;
 
 pub(super) fn measure(size: Size, report: &mut Report) -> anyhow::Result<()> {
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     let (small, large) = (World::of(3)?, World::of(1_000)?);
     rings(size, &large, &mut dice, report);
     seals(size, &large, &mut dice, report);
@@ -178,23 +179,5 @@ fn birth(home: NodeRef) -> Birth {
             url: "http://127.0.0.1:3001/mcp".into(),
             session: "5f0f0d0e-1d53-4a0e-9f0c-0d6d8f8e7a6b".into(),
         }),
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self) -> [u8; 12] {
-        let (first, second) = (self.roll().to_le_bytes(), self.roll().to_le_bytes());
-        std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
     }
 }

@@ -2,13 +2,14 @@
 //! Called by tests: they start one in front of some upstreams, then join, kill, freeze and ask its nodes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::http::{self, Answer};
@@ -21,6 +22,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 /// Gossip spreads a change among a handful of nodes in a second or two; the rest is for a busy machine.
 pub const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What is still in progress at a drain's deadline is ended then, and the process after it.
+const END_GRACE: Duration = Duration::from_secs(10);
+
 /// How a cluster's nodes are started.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -28,6 +32,8 @@ pub struct Plan {
     arguments: Vec<String>,
     config: Option<String>,
     command: Vec<String>,
+    /// What stands before the command of some nodes.
+    under: BTreeMap<String, Vec<String>>,
 }
 
 impl Plan {
@@ -62,6 +68,12 @@ impl Plan {
         self
     }
 
+    /// With the node of that name started by another command, such as `nsenter` with a network namespace.
+    pub fn under(mut self, name: &str, command: Vec<String>) -> Plan {
+        self.under.insert(name.to_owned(), command);
+        self
+    }
+
     /// Starts the nodes and waits until all of them know all of them.
     pub async fn start(self) -> anyhow::Result<Cluster> {
         let dir = places::scratch("cluster")?;
@@ -71,7 +83,7 @@ impl Plan {
         let count = self.nodes;
         let mut cluster = Cluster { plan: self, dir, nodes: BTreeMap::new() };
         for name in ('a'..='z').take(count) {
-            cluster.spawn(&name.to_string(), &[]).await?;
+            cluster.add(&name.to_string(), &[]).await?;
         }
         cluster.settled().await?;
         Ok(cluster)
@@ -153,8 +165,16 @@ impl Cluster {
 
     /// Starts one more node, or one that was ended before, and waits until the cluster has taken it in.
     pub async fn join(&mut self, name: &str) -> anyhow::Result<()> {
-        self.spawn(name, &[]).await?;
+        self.add(name, &[]).await?;
         self.settled().await
+    }
+
+    /// The same with further flags, and without waiting for the others.
+    pub async fn add(&mut self, name: &str, flags: &[&str]) -> anyhow::Result<()> {
+        ensure!(!self.nodes.contains_key(name), "a node `{name}` is running already");
+        let node = self.launch(name, self.seed(), flags).await?;
+        self.nodes.insert(name.to_owned(), node);
+        Ok(())
     }
 
     /// Starts a process with the cluster's plan and further flags, seeded with a running node, and leaves it
@@ -177,6 +197,15 @@ impl Cluster {
     /// Asks a node to end (SIGTERM: it drains) and waits until it has.
     pub async fn terminate(&mut self, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.taken(name).process.terminate(deadline).await
+    }
+
+    /// Asks a node at its admin endpoint to leave within `deadline`, and waits until it has.
+    pub async fn drain(&mut self, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        let url = self.node(name).admin_url("/v1/drain");
+        let body = json!({"deadline_s": deadline.as_secs()}).to_string();
+        let answer = http::request("POST", &url, &[("content-type", "application/json")], body).await?;
+        ensure!(answer.status == 202, "{name}/v1/drain answered {}: {}", answer.status, answer.text());
+        self.taken(name).process.wait(deadline + END_GRACE).await
     }
 
     /// Stops a node where it stands (SIGSTOP): its sockets stay open and silent.
@@ -250,21 +279,17 @@ impl Cluster {
         self.nodes.remove(name).unwrap_or_else(|| panic!("no node `{name}` is running"))
     }
 
-    async fn spawn(&mut self, name: &str, flags: &[&str]) -> anyhow::Result<()> {
-        ensure!(!self.nodes.contains_key(name), "a node `{name}` is running already");
-        let node = self.launch(name, self.seed(), flags).await?;
-        self.nodes.insert(name.to_owned(), node);
-        Ok(())
-    }
-
     /// Where a new node asks for the cluster.
     fn seed(&self) -> Option<SocketAddr> {
         self.nodes.values().next().map(|node| node.peer)
     }
 
     async fn launch(&self, name: &str, seed: Option<SocketAddr>, flags: &[&str]) -> anyhow::Result<Node> {
-        let mut command = Command::new(binaries::ringway().await?);
-        command.args(["node", "--name", name]);
+        let mut words: Vec<OsString> =
+            self.plan.under.get(name).into_iter().flatten().map(OsString::from).collect();
+        words.push(binaries::ringway().await?.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["node", "--name", name]);
         // A flag given twice is a mistake, so an address that the test chooses comes instead of port 0.
         for flag in ["--listen", "--peer", "--admin"].iter().filter(|flag| !flags.contains(flag)) {
             command.args([flag, "127.0.0.1:0"]);
@@ -311,8 +336,6 @@ fn read_ready_line(line: &str) -> anyhow::Result<(&str, [SocketAddr; 3])> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a test that can't prepare itself has failed
-    use serde_json::json;
-
     use super::*;
 
     #[test]

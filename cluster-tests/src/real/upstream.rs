@@ -1,6 +1,7 @@
 //! MCP servers for a cluster to stand in front of, each a process of its own.
 //! Called by tests, which give the URLs to `Cluster`.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -50,8 +51,15 @@ impl Upstream {
 
     /// Our own server with the session-keyed counter and the conformance suite's fixtures.
     pub async fn fixture() -> anyhow::Result<Upstream> {
-        let mut command = Command::new(binaries::fixture_mcp().await?);
-        command.args(["--http", "127.0.0.1:0"]);
+        Upstream::fixture_at(&[], "127.0.0.1:0").await
+    }
+
+    /// The same at this address, started by another command where one is named, such as `nsenter` with a namespace.
+    pub async fn fixture_at(under: &[String], address: &str) -> anyhow::Result<Upstream> {
+        let mut words: Vec<OsString> = under.iter().map(OsString::from).collect();
+        words.push(binaries::fixture_mcp().await?.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--http", address]);
         Upstream::announced("fixture-mcp", command).await
     }
 
