@@ -340,7 +340,8 @@ async fn keep_tenure(
                 tenancy.carry_out(tenancy.cluster.tick());
             }
             Some(sign) = signs.recv() => match sign {
-                Sign::Alive(node) => tracing::debug!(%node, "a lifeline stands"),
+                Sign::Alive(node) => tenancy.peers.trust(node),
+                Sign::Ended(node) => tenancy.peers.suspect(node),
                 Sign::Dead(node) => tenancy.proven(node),
             },
             Some((from, payload)) = control.recv() => match codec::read::<Note>(&payload) {

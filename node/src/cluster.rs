@@ -233,6 +233,11 @@ impl Cluster {
         self.tenure().want(node, clock::now());
     }
 
+    /// Whether that node has missed beats: it may be gone, and what it is sent with it.
+    pub(crate) fn is_quiet(&self, node: NodeRef) -> bool {
+        self.tenure().is_quiet(node, clock::now())
+    }
+
     /// The nodes whose end would matter.
     pub(crate) fn watched(&self) -> Vec<NodeRef> {
         self.tenure().watched().collect()

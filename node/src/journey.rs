@@ -24,6 +24,9 @@ const FORWARDS_MAX: usize = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
+/// Somebody waits for that node: said this often, while it is so.
+const WANTED_EVERY: Duration = Duration::from_secs(1);
+
 /// Why there is no answer to pass on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoAnswer {
@@ -165,6 +168,9 @@ impl Journey {
         let (Some(member), Some(errand)) = (world.view.get(node), ask.errand.on_the_wire()) else {
             return Delivered::Unsent; // it left between the decision and now
         };
+        if self.cluster.is_quiet(node) {
+            return Delivered::Unsent;
+        }
         let (copies, may_have_run) = ask.sent.before(node);
         let outgoing = Outgoing {
             to: node,
@@ -181,7 +187,7 @@ impl Journey {
             headers: &ask.headers,
             body: &ask.body,
         };
-        let delivered = self.peers.forward(&outgoing, deadline).await;
+        let delivered = self.patiently(node, self.peers.forward(&outgoing, deadline)).await;
         match delivered {
             Delivered::Unsent | Delivered::NotHere(_) => {}
             Delivered::Answer { .. } | Delivered::Refused(_) => ask.sent.note(node),
@@ -204,6 +210,18 @@ impl Journey {
                 Delivered::NotHere(answer)
             }
             other @ (Delivered::Refused(_) | Delivered::Unsent) => other,
+        }
+    }
+
+    /// An answer may take long. As long as it does, this node wants to know whether its owner lives:
+    /// if that turns out to be over, its connections are closed, and the wait ends.
+    async fn patiently(&self, node: NodeRef, forward: impl Future<Output = Delivered>) -> Delivered {
+        tokio::pin!(forward);
+        loop {
+            match tokio::time::timeout(WANTED_EVERY, &mut forward).await {
+                Ok(delivered) => return delivered,
+                Err(_) => self.cluster.want(node),
+            }
         }
     }
 

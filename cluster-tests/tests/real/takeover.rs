@@ -1,6 +1,7 @@
 //! The owner of a session is killed, stopped or restarted: another node goes on with it, and what was on its way is
 //! answered, or an honest error says that it may have run.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_tests::real::cluster::{Cluster, Plan};
@@ -65,8 +66,9 @@ async fn two_of_five_nodes_are_killed_at_once() {
     for name in ["a", "b", "c", "d", "e"] {
         sessions.push(Session::open(&cluster.url(name)).await.unwrap());
     }
-    let (a, b) = cluster.kill_two("a", "b").await;
-    (a.unwrap(), b.unwrap());
+    // A few milliseconds apart: neither is known to be dead before the other is.
+    cluster.kill("a").await.unwrap();
+    cluster.kill("b").await.unwrap();
     for session in &sessions {
         for (counted, url) in (1..).zip(cluster.urls()) {
             assert_eq!(count(session, &url, counted).await, counted);
@@ -129,6 +131,9 @@ async fn a_stopped_nodes_sessions_are_taken_over_and_it_serves_again_as_another(
     let stopped = owner(&cluster, &session).await;
     let entry = other_than(&cluster, &stopped);
     cluster.freeze(&stopped).unwrap();
+    // It may be that this one is sent before its owner is missed; it only reads.
+    let (url, question) = (cluster.url(&entry), list_tools(2));
+    assert!(in_time(session.post(&url, &question)).await.text().contains("whoami"));
     assert_eq!(count(&session, &cluster.url(&entry), 2).await, 2);
     let taker = lookup(&cluster, &entry, &session).await;
     assert_eq!(taker["epoch"], 2, "{taker}");
@@ -181,13 +186,21 @@ async fn a_call_that_was_under_way_is_answered_honestly_and_one_that_only_reads_
     assert_eq!((counts.status, &reply["id"], &reply["error"]["code"]), (200, &json!(7), &json!(-31001)));
     assert_eq!(reply["error"]["data"], json!({"reason": "owner_lost", "mayHaveRun": true}), "{reply}");
     assert_eq!(reads.reply().unwrap()["result"]["content"][0]["text"], before, "{}", reads.text());
-    // It did run, once: that is what "may" is about.
-    assert_eq!(count(&session, &entry, 9).await, 2);
+    // Whether it did run is what nobody knows; but not twice.
+    let counted = count(&session, &entry, 9).await;
+    assert!((1..=2).contains(&counted), "{counted}");
 }
 
 #[tokio::test]
 async fn a_session_whose_server_died_with_its_node_begins_anew_under_its_id() {
-    let mut cluster = Plan::nodes(3).local_upstreams().start().await.unwrap();
+    let mut servers = BTreeMap::new();
+    let mut cluster = Plan::nodes(0).start().await.unwrap();
+    for name in ["a", "b", "c"] {
+        let server = Upstream::fixture().await.unwrap();
+        cluster.add(name, &["--upstream", &server.url]).await.unwrap();
+        servers.insert(name.to_owned(), server);
+    }
+    cluster.settled().await.unwrap();
     let session = Session::open(&cluster.url("a")).await.unwrap();
     let owner = owner(&cluster, &session).await;
     let entry = cluster.url(&other_than(&cluster, &owner));
@@ -195,6 +208,7 @@ async fn a_session_whose_server_died_with_its_node_begins_anew_under_its_id() {
     assert_eq!(session.count(&entry, 1).await.unwrap(), 1);
     assert_eq!(session.count(&entry, 2).await.unwrap(), 2);
 
+    servers.get_mut(&owner).unwrap().process.kill().await.unwrap();
     cluster.kill(&owner).await.unwrap();
     assert_eq!(count(&session, &entry, 3).await, 1, "a new server counts from 1");
     for (counted, url) in (2..).zip(cluster.urls()) {

@@ -53,6 +53,9 @@ impl Peers {
     /// Sends the request and waits for the head of the answer. Reaching the node is bounded by
     /// `deadline`; the answer itself may take as long as the connection lives.
     pub(crate) async fn forward(self: &Arc<Self>, outgoing: &Outgoing<'_>, deadline: Instant) -> Delivered {
+        if self.is_suspect(outgoing.to) {
+            return Delivered::Unsent;
+        }
         // A GET is a stream that may stay open for hours; what else there is, is answered and done.
         let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {

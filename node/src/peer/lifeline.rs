@@ -61,6 +61,8 @@ const SIGNS_MAX: usize = 1_024;
 pub(crate) enum Sign {
     /// The process answers at its address.
     Alive(NodeRef),
+    /// The lifeline has ended. Within a moment it stands again, or the process is proved dead.
+    Ended(NodeRef),
     /// Proof that the process is gone. It is said once, and the last that is said.
     Dead(NodeRef),
 }
@@ -187,6 +189,7 @@ async fn hold(bound: Arc<Bound>, node: NodeRef, addr: SocketAddr, signs: mpsc::S
                     return; // nobody listens any more
                 }
                 end_of(&mut stream).await;
+                let _ = signs.send(Sign::Ended(node)).await;
                 tracing::debug!(%node, %addr, "a lifeline has ended");
                 case.ended(since.elapsed());
             }

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -20,11 +20,17 @@ use tokio::sync::mpsc;
 /// node serves; past them a request is told so rather than left waiting.
 const CONNECTIONS_MAX: usize = 64;
 
+/// Proof of a death takes some 30 ms; a lifeline that was cut by something else must not keep requests
+/// back for longer than this.
+const SUSPECT_FOR: Duration = Duration::from_millis(300);
+
 /// Every peer that this node has talked to.
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(super) bound: Arc<Bound>,
     links: Mutex<HashMap<SocketAddr, Arc<Link>>>,
+    /// Nodes whose lifeline has just ended. What is not sent to them now has certainly not run.
+    suspects: Mutex<HashMap<NodeRef, Instant>>,
 }
 
 /// One peer address.
@@ -81,7 +87,7 @@ impl Drop for Slot {
 
 impl Peers {
     pub(crate) fn new(bound: Arc<Bound>) -> Arc<Self> {
-        Arc::new(Self { bound, links: Mutex::default() })
+        Arc::new(Self { bound, links: Mutex::default(), suspects: Mutex::default() })
     }
 
     /// Room for one stream to the node at `addr`.
@@ -116,6 +122,26 @@ impl Peers {
             link.forgotten.store(!kept, Ordering::Relaxed);
             kept
         });
+    }
+
+    /// The node's lifeline has ended: nothing is sent to it for a moment.
+    pub(crate) fn suspect(&self, node: NodeRef) {
+        self.suspects().insert(node, Instant::now());
+    }
+
+    pub(crate) fn trust(&self, node: NodeRef) {
+        self.suspects().remove(&node);
+    }
+
+    pub(super) fn is_suspect(&self, node: NodeRef) -> bool {
+        let mut suspects = self.suspects();
+        // Few nodes, and mostly none.
+        suspects.retain(|_, since| since.elapsed() < SUSPECT_FOR);
+        suspects.contains_key(&node)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, HashMap<NodeRef, Instant>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn close(&self) {
