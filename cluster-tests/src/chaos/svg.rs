@@ -24,9 +24,8 @@ const LANE_GAP: f64 = 6.0;
 const CHART: f64 = 130.0;
 const CHART_GAP: f64 = 44.0;
 
-/// The latency axis: from 1 ms to 100 s, each step ten times the last.
-const DECADES: [(&str, f64); 6] =
-    [("1 ms", 0.0), ("10 ms", 1.0), ("100 ms", 2.0), ("1 s", 3.0), ("10 s", 4.0), ("100 s", 5.0)];
+/// The latency axis, each step ten times the last.
+const DECADES: [&str; 6] = ["0.1 ms", "1 ms", "10 ms", "100 ms", "1 s", "10 s"];
 
 /// Draws a run under a title and a line on what came of it.
 pub(super) fn draw(timeline: &Timeline, title: &str, verdict: &str) -> String {
@@ -145,13 +144,10 @@ impl Svg {
 
     /// The band from the median to the 99th percentile of the good answers, and the median as a line.
     fn latencies(&mut self, buckets: &[Bucket], top: f64) {
-        let y = |latency: Duration| {
-            let decade = (latency.as_secs_f64() * 1e3).max(1.0).log10();
-            top + CHART * (1.0 - (decade / 5.0).min(1.0))
-        };
+        let y = |latency: Duration| top + CHART * (1.0 - height_of(latency));
         self.text("unit", LEFT, top - 8.0, "latency of good answers, p50 to p99 of each 250 ms");
-        for (name, decade) in DECADES {
-            let y = top + CHART * (1.0 - decade / 5.0);
+        for (decade, name) in DECADES.into_iter().enumerate() {
+            let y = top + CHART * (1.0 - decade as f64 / DECADES.len() as f64);
             self.line("grid", [LEFT, y, RIGHT, y]);
             self.text("tick", LEFT - 10.0, y + 4.0, name);
         }
@@ -224,6 +220,12 @@ fn class(phase: Phase) -> &'static str {
     }
 }
 
+/// Its share of the axis, up to one decade beyond the last step.
+fn height_of(latency: Duration) -> f64 {
+    let decades = (latency.as_secs_f64() * 1e4).max(1.0).log10();
+    (decades / DECADES.len() as f64).min(1.0)
+}
+
 /// A round distance of ticks, so that there are about `count` of them.
 fn step_of(length: f64, count: f64) -> f64 {
     let rough = (length / count).max(1.0);
@@ -271,6 +273,15 @@ mod tests {
     fn an_empty_run_is_a_picture_too() {
         let svg = draw(&Timeline::default(), "nothing", "ok");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn a_latency_stands_beside_its_own_step() {
+        for (decade, latency) in [(0.0, 100), (1.0, 1_000), (5.0, 10_000_000)] {
+            assert!((height_of(Duration::from_micros(latency)) * 6.0 - decade).abs() < 1e-9, "{latency} us");
+        }
+        assert_eq!(height_of(Duration::ZERO), 0.0);
+        assert_eq!(height_of(Duration::from_secs(1_000)), 1.0);
     }
 
     #[test]
