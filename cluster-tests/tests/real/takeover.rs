@@ -26,6 +26,12 @@ async fn a_killed_nodes_sessions_go_on_at_the_others() {
         assert_eq!(session.count(&cluster.url("b"), 1).await.unwrap(), 1);
         sessions.push(session);
     }
+    let mut moved = Vec::new();
+    for session in &sessions {
+        if cluster.owner("b", &session.id).await.unwrap() == "a" {
+            moved.push(session);
+        }
+    }
     cluster.kill("a").await.unwrap();
     let urls = cluster.urls();
     for (at, session) in sessions.iter().enumerate() {
@@ -34,10 +40,12 @@ async fn a_killed_nodes_sessions_go_on_at_the_others() {
             assert_eq!(count(session, url, counted).await, counted, "a call was lost, or ran twice");
         }
     }
-    let found = lookup(&cluster, "b", &sessions[0]).await;
+    assert!(!moved.is_empty(), "nothing that was opened at a stayed there");
+    let found = lookup(&cluster, "b", moved[0]).await;
     assert_eq!((&found["epoch"], &found["state"]), (&json!(2), &json!("live")), "{found}");
-    assert_eq!(lookup(&cluster, "c", &sessions[0]).await, found, "nodes disagree");
-    assert_eq!(cluster.metric_of_all("ringway_takeovers_total", &[("outcome", "served")]).await.unwrap(), 8.0);
+    assert_eq!(lookup(&cluster, "c", moved[0]).await, found, "nodes disagree");
+    let served = cluster.metric_of_all("ringway_takeovers_total", &[("outcome", "served")]).await.unwrap();
+    assert_eq!(served, moved.len() as f64);
 }
 
 #[tokio::test]

@@ -351,7 +351,7 @@ impl Sessions {
         };
         let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
         let place = Place { at: AtUpstream::new(used, upstream), session: upstream_session };
-        let in_use = self.table.insert(record, ask.route.clone(), Some(place));
+        let in_use = self.table.insert(record, ask.route.clone(), place);
         self.publish_count();
         self.copied(&self.peers, nonce).await;
         if !self.cluster.is_leased() || self.table.holding(nonce) != Holding::Live {

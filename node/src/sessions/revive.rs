@@ -39,7 +39,7 @@ impl Sessions {
             None => return Err(self.lost("nothing_left")),
         };
         let place = self.place(&ask.route, &record);
-        drop(self.table.insert(record, ask.route.clone(), place));
+        self.table.find(record, ask.route.clone(), place);
         self.publish_count();
         Ok(())
     }

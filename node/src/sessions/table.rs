@@ -185,15 +185,24 @@ impl Table {
 
     // --- one session ---
 
-    /// Takes a session in that was born here, or found again; it is in use from the start.
-    pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Option<Place>) -> InUse {
-        let inherited = (record.epoch > 1).then(Box::default);
+    /// Takes in a session that was born here; it is in use from the start.
+    pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Place) -> InUse {
         let mut entries = self.entries();
-        let live = self.live((record.nonce, record.renewals), route, place, inherited);
+        let live = self.live((record.nonce, record.renewals), route, Some(place), None);
         // Whoever opens it sends the first copies; what these do not reach is sent again.
         entries.custody.own(record, clock::now() + COPIES_AGAIN);
         entries.live.insert(live.nonce, live.clone());
         InUse::new(live, false, self.started)
+    }
+
+    /// Takes in a session that was found again, unless that has been done meanwhile.
+    pub(super) fn find(&self, record: Record, route: Arc<Route>, place: Option<Place>) {
+        let mut entries = self.entries();
+        if entries.custody.holding(record.nonce) == Holding::Unknown {
+            let live = self.live((record.nonce, record.renewals), route, place, Some(Box::default()));
+            entries.custody.own(record, clock::now());
+            entries.live.insert(live.nonce, live);
+        }
     }
 
     fn live(

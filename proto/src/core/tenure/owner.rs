@@ -81,6 +81,7 @@ impl Own {
             self.established = true;
             if self.set.before.is_some() {
                 self.set = WitnessSet { ver: ver + 1, members: self.set.members.clone(), before: None };
+                self.next_beat = 0;
                 return self.stored(me, ver + 1);
             }
         }
@@ -94,6 +95,7 @@ impl Own {
             None => None,
         };
         self.set = WitnessSet { ver: ver + 1, members: wished, before };
+        self.next_beat = 0; // while a change is on its way, more nodes are needed than before or after
         self.stored(me, ver + 1);
     }
 
