@@ -59,15 +59,16 @@ pub(crate) fn holding<T: Send + Unpin + 'static>(body: BodyStream, held: T) -> B
 /// session moves.
 pub(crate) fn until(
     body: BodyStream,
-    first: Option<Bytes>,
+    first: impl FnOnce() -> Option<Bytes> + Send + 'static,
     moved: impl Future<Output = ()> + Send + 'static,
 ) -> BodyStream {
-    Until { body, first, moved: Box::pin(moved) }.boxed_unsync()
+    Until { body, first: Some(Box::new(first)), moved: Box::pin(moved) }.boxed_unsync()
 }
 
 struct Until {
     body: BodyStream,
-    first: Option<Bytes>,
+    /// Asked when somebody reads.
+    first: Option<Box<dyn FnOnce() -> Option<Bytes> + Send>>,
     moved: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -79,7 +80,7 @@ impl Body for Until {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.first.take().and_then(|first| first()) {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         if self.moved.as_mut().poll(cx).is_ready() {

@@ -216,8 +216,8 @@ async fn a_session_whose_server_died_with_its_node_begins_anew_under_its_id() {
     assert_eq!(session.count(&entry, 1).await.unwrap(), 1);
     assert_eq!(session.count(&entry, 2).await.unwrap(), 2);
 
-    servers.get_mut(&owner).unwrap().process.kill().await.unwrap();
     cluster.kill(&owner).await.unwrap();
+    servers.get_mut(&owner).unwrap().process.kill().await.unwrap();
     assert_eq!(count(&session, &entry, 3).await, 1, "a new server counts from 1");
     for (counted, url) in (2..).zip(cluster.urls()) {
         assert_eq!(count(&session, &url, counted).await, counted);

@@ -7,10 +7,12 @@ use proto::core::ring::Position;
 use proto::id::{NodeRef, Nonce};
 use proto::wire::{Give, GoneWhy, Item, Keep, Recall};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet};
 
-/// What has changed waits at most this long to be sent, together with what else has.
-const GATHER: Duration = Duration::from_millis(20);
+/// What has changed is sent together with what else changes in this time.
+const GATHER: Duration = Duration::from_millis(2);
+/// What was not taken is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Messages under way at once: a node that does not answer must not hold up the others.
 const UNDER_WAY_MAX: usize = 32;
 /// A new session is told to its client once a backup has it, or after this long: one that would be
@@ -24,7 +26,8 @@ impl Sessions {
     pub(crate) async fn send_copies(self: Arc<Self>, peers: Arc<Peers>) -> anyhow::Result<()> {
         let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         loop {
-            let next = Instant::now() + GATHER;
+            let _ = tokio::time::timeout(LOOK_EVERY, self.table.changed()).await;
+            tokio::time::sleep(GATHER).await;
             for parcel in self.table.parcels() {
                 let Ok(permit) = room.clone().acquire_owned().await else { break };
                 let (sessions, peers) = (self.clone(), peers.clone());
@@ -33,7 +36,6 @@ impl Sessions {
                     drop(permit);
                 });
             }
-            tokio::time::sleep_until(next).await;
         }
     }
 

@@ -236,8 +236,8 @@ impl Sessions {
         }
         let answer = learn::with_own_ids(&live, self.learn(ask, id.nonce, answer));
         if ask.method == Method::GET && mcp::is_event_stream(answer.headers()) {
-            let news = live.take_news();
-            let moved = live.moved();
+            let moved = live.clone().moved();
+            let news = move || live.take_news();
             return Ok(Some(answer.map(|body| until(holding(body, in_use), news, moved))));
         }
         Ok(Some(answer.map(|body| holding(body, in_use))))

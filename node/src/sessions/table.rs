@@ -32,6 +32,8 @@ const COPIES_AGAIN: u64 = 250;
 #[derive(Debug)]
 pub(super) struct Table {
     entries: Mutex<Entries>,
+    /// Something is to be sent.
+    changed: Notify,
     started: Instant,
 }
 
@@ -145,7 +147,8 @@ impl Drop for InUse {
 impl Table {
     pub(super) fn new(me: NodeRef) -> Self {
         let custody = Custody::new(me, Rules::ALL);
-        Self { entries: Mutex::new(Entries { custody, live: HashMap::new() }), started: Instant::now() }
+        let entries = Mutex::new(Entries { custody, live: HashMap::new() });
+        Self { entries, changed: Notify::new(), started: Instant::now() }
     }
 
     pub(super) fn holding(&self, nonce: Nonce) -> Holding {
@@ -258,11 +261,18 @@ impl Table {
             return None;
         }
         entries.custody.change(live.nonce, change, clock::now());
+        self.changed.notify_one();
         Some(renewed)
     }
 
     pub(super) fn change(&self, nonce: Nonce, change: impl FnOnce(&mut Record)) {
         self.entries().custody.change(nonce, change, clock::now());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when there is something to be sent.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     pub(super) fn end(&self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
@@ -304,6 +314,7 @@ impl Table {
     ) -> usize {
         let mut entries = self.entries();
         let inherited = entries.custody.inherit(succession, clock::now());
+        self.changed.notify_one();
         inherited.into_iter().filter(|record| self.take_in(&mut entries, record, &settle)).count()
     }
 
@@ -343,6 +354,7 @@ impl Table {
             }
             kept
         });
+        self.changed.notify_one();
         (before - live.len(), live.len())
     }
 

@@ -7,8 +7,9 @@ use crate::id::NodeRef;
 use crate::wire::{Ballot, Say, Verdict, WhyNot, WitnessSet};
 use std::collections::BTreeSet;
 
-/// A question is repeated this often to whoever has not answered it.
-const ASK_EVERY: Ms = 60;
+/// A question is repeated this often to whoever has not answered it: the others know of a death some
+/// milliseconds earlier or later.
+const ASK_EVERY: Ms = 20;
 /// A proposal that gets nowhere begins anew, with a higher ballot.
 const STALE: Ms = 2_000;
 /// After a duel was lost: some 30 to 190 ms, different for each node and round.
