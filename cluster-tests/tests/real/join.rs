@@ -64,6 +64,71 @@ async fn a_node_that_joined_gets_new_sessions_and_knows_the_old_ones() {
     }
 }
 
+/// How many sessions there are when a node joins: `RINGWAY_JOIN_SESSIONS=10000` for more than a test has time for.
+const JOIN_SESSIONS: usize = 200;
+
+#[tokio::test]
+async fn a_node_that_joins_moves_no_session_and_gets_its_share_of_the_new_ones() {
+    let count = std::env::var("RINGWAY_JOIN_SESSIONS").ok().and_then(|count| count.parse().ok());
+    let count: usize = count.unwrap_or(JOIN_SESSIONS);
+    let server = Upstream::fixture().await.unwrap();
+    let config =
+        format!("[[route]]\npath = \"/mcp\"\nupstream = [\"{}\"]\nmax_sessions = 100000\n", server.url);
+    let mut cluster = Plan::nodes(3).config(config).start().await.unwrap();
+    let urls = cluster.urls();
+    let mut sessions = Vec::new();
+    for at in 0..count {
+        sessions.push(Session::open(&urls[at % urls.len()]).await.unwrap());
+    }
+    let sample: Vec<_> = sessions.iter().step_by(count.div_ceil(50)).collect();
+    let mut owners = Vec::new();
+    for session in &sample {
+        owners.push(cluster.owner("a", &session.id).await.unwrap());
+    }
+    let before = sessions_of(&cluster).await;
+
+    // Under load, and before anything has settled.
+    let calls = tokio::spawn({
+        let (sessions, urls) = (sessions.clone(), urls.clone());
+        async move {
+            for (at, session) in sessions.iter().enumerate() {
+                assert_eq!(session.count(&urls[(at + 1) % urls.len()], 1).await.unwrap(), 1);
+            }
+        }
+    });
+    let joined = std::time::Instant::now();
+    cluster.add("d", &[]).await.unwrap();
+    wait_for("the new node has sessions of its own", SOON, async || {
+        let id = Session::open(&cluster.url("d")).await?.id;
+        anyhow::ensure!(cluster.owner("d", &id).await? == "d", "it lives elsewhere");
+        Ok(())
+    })
+    .await;
+    println!("{count} sessions: the first new one after {:.2} s", joined.elapsed().as_secs_f64());
+    calls.await.unwrap();
+    cluster.settled().await.unwrap();
+    for (session, owner) in sample.iter().zip(&owners) {
+        let found =
+            cluster.admin_json("d", &format!("/v1/ring/lookup?session={}", session.id)).await.unwrap();
+        assert_eq!((found["owner"].as_str(), &found["epoch"]), (Some(owner.as_str()), &1.into()), "{found}");
+    }
+    let after = sessions_of(&cluster).await;
+    assert!(before.iter().all(|(name, sessions)| after[name] >= *sessions), "{before:?} {after:?}");
+}
+
+/// How many sessions each node owns.
+async fn sessions_of(
+    cluster: &cluster_tests::real::cluster::Cluster,
+) -> std::collections::BTreeMap<String, u64> {
+    let mut all = std::collections::BTreeMap::new();
+    for name in cluster.names() {
+        let members = cluster.admin_json(&name, "/v1/members").await.unwrap();
+        let me = members["members"].as_array().unwrap().iter().find(|member| member["self"] == true).unwrap();
+        all.insert(name, me["sessions"].as_u64().unwrap());
+    }
+    all
+}
+
 #[tokio::test]
 async fn nodes_that_started_apart_find_each_other_by_a_seeds_host_name() {
     // The port of a seed that is not there yet: bound for a moment, so that it is free for the node.

@@ -25,10 +25,15 @@ impl Sessions {
     /// Sends what is to be sent, for ever.
     pub(crate) async fn send_copies(self: Arc<Self>, peers: Arc<Peers>) -> anyhow::Result<()> {
         let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let mut is_more_to_come = false;
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, self.table.changed()).await;
+            if !is_more_to_come {
+                let _ = tokio::time::timeout(LOOK_EVERY, self.table.changed()).await;
+            }
             tokio::time::sleep(GATHER).await;
-            for parcel in self.table.parcels() {
+            let parcels = self.table.parcels();
+            is_more_to_come = !parcels.is_empty();
+            for parcel in parcels {
                 let Ok(permit) = room.clone().acquire_owned().await else { break };
                 let (sessions, peers) = (self.clone(), peers.clone());
                 tokio::spawn(async move {

@@ -37,6 +37,8 @@ use tokio::sync::Semaphore;
 /// An expired session's DELETE: how long it may take, and how many go on at once.
 const END_UPSTREAM_TIME_MAX: Duration = Duration::from_secs(10);
 const END_UPSTREAM_MAX: usize = 16;
+/// Sessions of a lost upstream begun anew at once: the others are overrun by nobody.
+const RENEWING_MAX: usize = 32;
 /// A 400 is read to tell "no such session" from a bad request; SDK servers' texts are below 1 KiB.
 const BAD_REQUEST_LEN_MAX: usize = 64 * 1024;
 /// Answers that are read here: results of `initialize` and lists of tools, a few KiB each.
@@ -55,8 +57,9 @@ pub(crate) struct Sessions {
     table: Arc<Table>,
     listed: Vec<Arc<Route>>,
     routes: HashMap<RouteId, Arc<Use>>,
-    /// Room for requests that end sessions upstream.
+    /// Room for requests that end sessions upstream, and for handshakes that begin lost ones anew.
     ending: Semaphore,
+    renewing: Semaphore,
 }
 
 /// How a route is used, on this node.
@@ -136,6 +139,7 @@ impl Sessions {
             listed: routes.to_vec(),
             routes: routes.iter().map(|route| (route.id, Arc::new(Use::of(route)))).collect(),
             ending: Semaphore::new(END_UPSTREAM_MAX),
+            renewing: Semaphore::new(RENEWING_MAX),
         }
     }
 

@@ -75,6 +75,7 @@ impl Sessions {
     }
 
     async fn reinitialize(&self, live: &Arc<Live>, ask: &Ask) -> Result<Arc<Live>, Refusal> {
+        let _room = self.renewing.acquire().await;
         let record = self.table.record(live.nonce).ok_or(Refusal::not_run(Reason::Moved))?;
         if record.initialize.is_empty() {
             return Err(self.lose(live));
