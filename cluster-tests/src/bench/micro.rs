@@ -3,9 +3,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use proto::core::custody::Holding;
 use proto::core::placement;
 use proto::core::ring::{Position, Ring};
-use proto::core::route::{self, Ask, Holding, Hop, OnLoss, Situation};
+use proto::core::route::{self, Ask, Hop, OnLoss, Situation};
+use proto::core::succession::Succession;
 use proto::core::view::{Member, Phase, View};
 use proto::id::{
     Birth, ClusterSecret, Incarnation, NodeName, NodeRef, Nonce, Principal, RouteId, SealKeys, Tag,
@@ -91,25 +93,30 @@ fn births(size: Size, worlds: &[&World], dice: &mut Dice, report: &mut Report) {
 fn decisions(size: Size, world: &World, dice: &mut Dice, report: &mut Report) {
     let nodes = world.ring.nodes();
     let me = nodes[0];
-    let situation = Situation {
+    let succession = Succession::default();
+    let situation = |holding| Situation {
         me,
         my_phase: Phase::Active,
         view: &world.view,
         ring: &world.ring,
-        settled: true,
-        now_s: 1_000_000,
+        succession: &succession,
+        leased: true,
         hop: Hop::Entry,
         tried: &[],
         hint: None,
-        holding: Holding::Live,
+        holding,
         on_loss: OnLoss::Reinitialize,
     };
+    let (here, elsewhere) = (situation(Holding::Live), situation(Holding::Unknown));
+    let nonce = Nonce([7; 12]);
     let mine = [birth(me)];
     let others: Vec<Birth> =
         (0..1_024).map(|_| birth(nodes[1 + (dice.roll() % (nodes.len() as u64 - 1)) as usize])).collect();
-    for (whose, births) in [("this node's session", &mine[..]), ("other nodes' sessions", &others)] {
+    for (whose, births, situation) in
+        [("this node's session", &mine[..], &here), ("other nodes' sessions", &others, &elsewhere)]
+    {
         let decided = time(size, births, |birth| {
-            black_box(route::route(Ask::Session(birth), black_box(&situation)));
+            black_box(route::route(Ask::Session { birth, nonce }, black_box(situation)));
         });
         report.row(format!("route decision, 1,000 nodes, {whose}"), "ns", decided);
     }
