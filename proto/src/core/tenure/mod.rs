@@ -155,6 +155,16 @@ impl Tenure {
         now < self.serves_until()
     }
 
+    /// Those whose end this node is trying to get agreed on.
+    pub fn deciding(&self) -> impl Iterator<Item = NodeRef> {
+        self.proposals.keys().copied()
+    }
+
+    /// How much it remembers: nodes, proposals, verdicts.
+    pub fn sizes(&self) -> [usize; 3] {
+        [self.peers.len(), self.proposals.len(), self.succession.len()]
+    }
+
     /// Those whose end would matter to this node, to be watched for proof of it.
     pub fn watched(&self) -> impl Iterator<Item = NodeRef> {
         let members = self.members.keys().copied();
