@@ -91,6 +91,20 @@ impl Checker {
         }
     }
 
+    /// Nobody living knows of a verdict any more: whoever knew of it, and all who agreed on it, were
+    /// lost before anybody else heard. That is beyond what is promised; what followed from it may
+    /// be decided once more.
+    pub(super) fn forget(&mut self, is_known: impl Fn(NodeRef) -> bool) {
+        let before = self.verdicts.len();
+        self.verdicts.retain(|over, _| is_known(*over));
+        if self.verdicts.len() < before {
+            for truth in self.sessions.values_mut() {
+                truth.served_by.clear();
+                truth.served_in = 0;
+            }
+        }
+    }
+
     pub(super) fn crashed(&mut self, pid: Pid) {
         for truth in self.sessions.values_mut().filter(|truth| truth.holders.contains(&pid)) {
             truth.crashed += 1;

@@ -371,6 +371,9 @@ impl World {
 
     pub(super) fn heal(&mut self) {
         self.tell_all(format_args!("everything heals"));
+        for host in (0..self.hosts.len()).filter(|host| self.net.is_troubled(*host)) {
+            self.trouble_ended[host] = self.now;
+        }
         self.net.heal();
         self.crash_at_next_opening = false;
         self.clients_rest = true;

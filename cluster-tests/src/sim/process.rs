@@ -66,7 +66,8 @@ pub(super) struct Process {
     pub(super) custody: Custody,
     pub(super) phase: Phase,
     pub(super) began: Ms,
-    /// When others were told first that it drains.
+    /// Its first incarnation.
+    pub(super) began_as: NodeRef,
     pub(super) clock: Clock,
     pub(super) known: BTreeMap<Tag, Sight>,
     pub(super) beat: u64,
@@ -99,6 +100,7 @@ impl Process {
             custody: Custody::new(me, rules),
             phase: Phase::Joining,
             began: now,
+            began_as: me,
             clock,
             known: BTreeMap::new(),
             beat: 0,

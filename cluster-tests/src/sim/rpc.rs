@@ -47,7 +47,9 @@ impl World {
         self.last_rpc += 1;
         let id = self.last_rpc;
         let host = self.by_tag[&to.tag];
-        let peer = self.hosts[host].process.as_ref().map(|it| it.pid);
+        // Who greets with another start's incarnation is not talked to.
+        let meant = |it: &&super::process::Process| (it.began_as..=it.me()).contains(&to);
+        let peer = self.hosts[host].process.as_ref().filter(meant).map(|it| it.pid);
         self.rpcs
             .insert(id, Rpc { from, to, host, peer, request, sent: false, served: false, abandoned: false });
         let delay = self.net.stream(from.host, host, &mut self.rng);

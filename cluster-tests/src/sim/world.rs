@@ -421,6 +421,8 @@ impl World {
         let (pid, me) = (process.pid, process.me());
         drop(process);
         self.checker.crashed(pid);
+        let living: Vec<_> = self.hosts.iter().filter_map(|host| host.process.as_ref()).collect();
+        self.checker.forget(|over| living.iter().any(|it| it.tenure.succession().is_over(over)));
         self.abort_journeys(pid);
         self.break_streams(pid);
         for other in 0..self.hosts.len() {
