@@ -31,16 +31,16 @@ struct Truth {
     served_by: BTreeMap<u32, NodeRef>,
     served_in: u32,
     counter: u64,
-    /// Processes that have held a record of it.
-    holders: BTreeSet<Pid>,
-    /// How many of them have crashed since.
-    crashed: usize,
+    /// How many processes had come to their end by then.
+    ends_before: usize,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     pub(super) violation: Option<Violation>,
     verdicts: BTreeMap<NodeRef, Vec<NodeRef>>,
+    /// Processes that have crashed or left.
+    ends: usize,
     sessions: BTreeMap<Nonce, Truth>,
     /// How often each call has run at the backend.
     runs: BTreeMap<Uid, u32>,
@@ -61,15 +61,14 @@ impl Checker {
             served_by: BTreeMap::new(),
             served_in: 0,
             counter: 0,
-            holders: BTreeSet::new(),
-            crashed: 0,
+            ends_before: 0,
         };
         self.sessions.insert(nonce, truth);
     }
 
     pub(super) fn acknowledged(&mut self, nonce: Nonce, copied: bool) {
         if let Some(truth) = self.sessions.get_mut(&nonce) {
-            truth.told = Some(copied);
+            (truth.told, truth.ends_before) = (Some(copied), self.ends);
         }
     }
 
@@ -82,12 +81,6 @@ impl Checker {
     pub(super) fn end_told(&mut self, nonce: Nonce) {
         if let Some(truth) = self.sessions.get_mut(&nonce) {
             truth.end_told = true;
-        }
-    }
-
-    pub(super) fn copied(&mut self, pid: Pid, nonce: Nonce) {
-        if let Some(truth) = self.sessions.get_mut(&nonce) {
-            truth.holders.insert(pid);
         }
     }
 
@@ -106,9 +99,7 @@ impl Checker {
     }
 
     pub(super) fn crashed(&mut self, pid: Pid) {
-        for truth in self.sessions.values_mut().filter(|truth| truth.holders.contains(&pid)) {
-            truth.crashed += 1;
-        }
+        self.ends += 1;
         self.copies.retain(|(holder, _), _| *holder != pid);
     }
 }
@@ -148,7 +139,6 @@ impl World {
             let text = format!("{} and {} may both serve {}", self.word(me), self.word(*other), short(nonce));
             self.violated("I3", text);
         }
-        self.checker.copied(pid, nonce);
         let Some(truth) = self.checker.sessions.get_mut(&nonce) else { return };
         truth.counter += 1;
         let first = *truth.served_by.entry(epoch).or_insert(me);
@@ -270,7 +260,6 @@ impl World {
     pub(super) fn check_inherited(&mut self, host: usize, record: &Record) {
         let nonce = record.nonce;
         let Some(pid) = self.hosts[host].pid() else { return };
-        self.checker.copied(pid, nonce);
         let mine = record.log_level.clone();
         let now = self.now;
         let mut better = None;
@@ -346,8 +335,8 @@ impl World {
             self.violated("I8", format!("{what}, which could be reattached"));
         } else if !holders.is_empty() {
             self.violated("I8", format!("{what}, of which there is a record at {}", holders.join(", ")));
-        } else if truth.told == Some(true) && truth.crashed <= 1 {
-            self.violated("I7", format!("{what}: {} of its holders crashed", truth.crashed));
+        } else if truth.told == Some(true) && self.checker.ends <= truth.ends_before + 1 {
+            self.violated("I7", format!("{what}, and at most one process has come to its end"));
         }
     }
 

@@ -79,7 +79,7 @@ impl World {
         };
         let local = process.clock.read(now);
         process.custody.own(new_record(nonce, &birth, 1), local);
-        process.opening.insert(nonce, Opening { asker, birth, kind });
+        process.opening.insert(nonce, Opening { asker, birth });
         self.rng = rng;
         self.counts.sessions += 1;
         self.checker.born(nonce, kind, me);
@@ -229,12 +229,7 @@ impl World {
             None => reviving.unsure = true,
             Some(None) => {}
             Some(Some(item)) => {
-                let better = match (&item, &reviving.best) {
-                    (_, None) | (Item::Ended { .. }, Some(Item::Live(_))) => true,
-                    (_, Some(Item::Ended { .. })) => false,
-                    (Item::Live(new), Some(Item::Live(known))) => new.version() > known.version(),
-                };
-                if better {
+                if reviving.best.as_ref().is_none_or(|best| worth(best) < worth(&item)) {
                     reviving.best = Some(item);
                 }
             }
@@ -261,7 +256,10 @@ impl World {
         let unsure = reviving.unsure || !reviving.asked.is_empty();
         let Some(process) = self.process(pid) else { return };
         let local = process.clock.read(now);
-        match reviving.best.clone() {
+        // A copy may have come after the verdict that made this node the owner.
+        let own = process.custody.recall(nonce);
+        let best = [own, reviving.best.clone()].into_iter().flatten().max_by_key(worth);
+        match best {
             Some(item @ Item::Ended { .. }) => process.custody.keep(&item, local),
             Some(Item::Live(record)) => {
                 let mut record = (*record).clone();
@@ -311,7 +309,6 @@ impl World {
             let local = process.clock.read(now);
             process.custody.keep(item, local);
             if let Item::Live(record) = item {
-                self.checker.copied(pid, record.nonce);
                 self.check_copy(pid, record.nonce);
             }
         }
@@ -356,12 +353,11 @@ impl World {
 
     // --- leaving ---
 
-    pub(super) fn take(&mut self, pid: Pid, from: Pid, record: &Arc<Record>) {
+    pub(super) fn take(&mut self, pid: Pid, from: Pid, to: NodeRef, record: &Arc<Record>) {
         let now = self.now;
         let Some(process) = self.process(pid) else { return };
         let local = process.clock.read(now);
-        let taken = process.custody.take(record, local).is_some();
-        self.checker.copied(pid, record.nonce);
+        let taken = process.custody.take(to, record, local).is_some();
         self.check_copy(pid, record.nonce);
         if taken {
             self.counts.given += 1;
@@ -444,6 +440,14 @@ impl World {
         let pid = process.pid;
         self.tell(host, format_args!("drains"));
         self.announce(pid);
+    }
+}
+
+/// The end of a session outweighs every version of it.
+fn worth(item: &Item) -> (u32, u32) {
+    match item {
+        Item::Live(record) => record.version(),
+        Item::Ended { .. } => (u32::MAX, 0),
     }
 }
 

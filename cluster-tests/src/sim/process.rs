@@ -1,6 +1,6 @@
 //! One node process as a value: the production state machines, and what stands around them.
 
-use super::clients::{Asker, Kind};
+use super::clients::Asker;
 use super::event::{Event, Pid, Uid};
 use super::gossip::Sight;
 use super::rpc::RpcId;
@@ -38,7 +38,6 @@ pub(super) struct Call {
 pub(super) struct Opening {
     pub(super) asker: Asker,
     pub(super) birth: Birth,
-    pub(super) kind: Kind,
 }
 
 /// A session that is looked for, since this node owns it and has nothing of it.

@@ -86,14 +86,14 @@ impl World {
     }
 
     fn serve_rpc(&mut self, pid: Pid, id: RpcId, request: Request) {
-        let Some(from) = self.rpcs.get(&id).map(|rpc| rpc.from) else { return };
+        let Some((from, to)) = self.rpcs.get(&id).map(|rpc| (rpc.from, rpc.to)) else { return };
         match request {
             Request::Keep(items) => {
                 self.keep(pid, &items);
                 self.reply(id, Reply::Kept);
             }
             Request::Give(record) => {
-                self.take(pid, from, &record);
+                self.take(pid, from, to, &record);
                 self.reply(id, Reply::Taken);
             }
             Request::Recall(nonce) => {

@@ -306,8 +306,11 @@ impl Custody {
             .copies
             .values()
             .filter_map(|(record, _)| {
-                let owner = owner(record).filter(|owner| owner.node == me)?;
-                Some((record.clone(), owner))
+                // A copy of what this node gave away, or that is further down the line, is no reason
+                // to take it back.
+                let is_given = self.given.contains_key(&record.nonce);
+                let owner = owner(record).filter(|owner| owner.node == me && owner.epoch >= record.epoch)?;
+                (!is_given).then(|| (record.clone(), owner))
             })
             .collect();
         let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
@@ -360,7 +363,9 @@ impl Custody {
 
     fn next_owner(&self, record: &Record, succession: &Succession) -> Option<Owner> {
         let leaving = Some((self.me, &*self.heirs));
-        succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving)
+        let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
+        // What was given to this node is its own by the verdicts only once the giver is over.
+        next.filter(|next| next.epoch > record.epoch)
     }
 
     /// The taker has it.
@@ -375,10 +380,11 @@ impl Custody {
         self.given.values().filter(|given| !given.taken).count()
     }
 
-    /// This node is given a session by its owner; `None` where it knows that to be out of date.
-    pub fn take(&mut self, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
+    /// This node, if it is still the one that was meant, is given a session by its owner; `None`
+    /// where it knows that to be out of date.
+    pub fn take(&mut self, to: NodeRef, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
         let nonce = record.nonce;
-        if self.ended.contains_key(&nonce) {
+        if to != self.me || self.ended.contains_key(&nonce) {
             return None;
         }
         if let Some(owned) = self.owned.get(&nonce) {

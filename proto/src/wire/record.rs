@@ -70,6 +70,8 @@ pub struct Kept {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Give {
     pub from: NodeRef,
+    /// Not for who it is by the time it reads this, if that is somebody else.
+    pub to: NodeRef,
     pub record: Arc<Record>,
 }
 

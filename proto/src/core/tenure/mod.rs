@@ -222,8 +222,11 @@ impl Tenure {
     /// A message of another node's.
     pub fn hear(&mut self, note: &Note, now: Ms) {
         let from = note.from;
-        // Whoever is gone says nothing any more: what still comes of it was under way.
-        if note.to != self.me || from == self.me || self.is_proven(from) {
+        if note.to != self.me || from == self.me {
+            return;
+        }
+        // What still comes of whoever is gone was under way.
+        if self.is_proven(from) && self.keeps(Rule::TheGoneAreSilent) {
             return;
         }
         match &note.say {
@@ -367,8 +370,8 @@ impl Tenure {
         };
         let living = self.members.keys().copied().chain([self.me]);
         let joint = self.rules.keeps(Rule::JointChange);
-        self.own.change(self.me, wished, gone, living, joint);
-        let said = self.own.say(self.me, digest, now);
+        self.own.change(self.me, wished, gone, living.clone(), joint);
+        let said = self.own.say(self.me, digest, gone, living, now);
         self.effects.extend(said.into_iter().map(|(to, say)| Effect::Send { to, say }));
     }
 

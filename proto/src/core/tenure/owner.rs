@@ -90,7 +90,8 @@ impl Own {
         }
         let before = match self.set.before.take() {
             Some(before) => Some(before),
-            None if self.established && joint => Some(std::mem::take(&mut self.set.members)),
+            // Also of a first set that is not known to be stored: it may be, and be decided by.
+            None if ver > 0 && joint => Some(std::mem::take(&mut self.set.members)),
             None => None,
         };
         self.set = WitnessSet { ver: ver + 1, members: wished, before };
@@ -98,7 +99,14 @@ impl Own {
     }
 
     /// Its beat, when one is due, and its set to whoever has not stored that.
-    pub(super) fn say(&mut self, me: NodeRef, digest: u64, now: Ms) -> Vec<(NodeRef, Say)> {
+    pub(super) fn say(
+        &mut self,
+        me: NodeRef,
+        digest: u64,
+        gone: impl Fn(NodeRef) -> bool,
+        living: impl Iterator<Item = NodeRef>,
+        now: Ms,
+    ) -> Vec<(NodeRef, Say)> {
         if now < self.next_beat {
             return Vec::new();
         }
@@ -109,6 +117,13 @@ impl Own {
             if self.stored.get(&node).is_none_or(|ver| *ver < self.set.ver) {
                 said.push((node, Say::Declare { set: self.set.clone() }));
             }
+        }
+        if !self.set.has_quorum(|node| !gone(node)) {
+            // Then a change needs all who live.
+            let everyone = self.set.everyone();
+            let others = living.filter(|node| *node != me && !gone(*node) && !everyone.contains(node));
+            let untold = others.filter(|node| self.stored.get(node).is_none_or(|ver| *ver < self.set.ver));
+            said.extend(untold.map(|node| (node, Say::Declare { set: self.set.clone() })));
         }
         said
     }
