@@ -84,6 +84,11 @@ impl Checker {
         }
     }
 
+    /// A backup was told that it need not keep it any more.
+    pub(super) fn dropped(&mut self, pid: Pid, nonce: Nonce) {
+        self.copies.remove(&(pid, nonce));
+    }
+
     /// Nobody living knows of a verdict any more: whoever knew of it, and all who agreed on it, were
     /// lost before anybody else heard. That is beyond what is promised; what followed from it may
     /// be decided once more.
@@ -235,7 +240,9 @@ impl World {
         let Some(process) = self.process(pid) else { return };
         let version = match process.custody.recall(nonce) {
             Some(Item::Live(record)) => Some(record.version()),
-            Some(Item::Ended { .. }) | None => process.custody.record(nonce).map(|record| record.version()),
+            Some(Item::Ended { .. } | Item::Elsewhere { .. }) | None => {
+                process.custody.record(nonce).map(|record| record.version())
+            }
         };
         let is_live = process.custody.record(nonce).is_some();
         let Some(version) = version else { return };
@@ -333,7 +340,7 @@ impl World {
         let what = format!("404 ({why:?}) for {} ({:?})", short(nonce), truth.kind);
         if truth.kind == Kind::Reattached {
             self.violated("I8", format!("{what}, which could be reattached"));
-        } else if !holders.is_empty() {
+        } else if !holders.is_empty() && truth.told == Some(true) {
             self.violated("I8", format!("{what}, of which there is a record at {}", holders.join(", ")));
         } else if truth.told == Some(true) && self.checker.ends <= truth.ends_before + 1 {
             self.violated("I7", format!("{what}, and at most one process has come to its end"));
@@ -414,7 +421,7 @@ impl World {
             .collect();
         let name = short(nonce);
         let truth = &self.checker.sessions[&nonce];
-        let (told, ended) = (truth.told.is_some(), truth.end_told);
+        let (told, ended) = (truth.told.is_some() && !truth.ended, truth.end_told);
         if owners.len() > 1 || (ended && !owners.is_empty()) {
             let names: Vec<_> = owners.iter().map(|host| self.names[*host].as_str()).collect();
             return self.violated("I10", format!("{name} is owned by {}", names.join(", ")));

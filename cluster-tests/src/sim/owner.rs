@@ -58,7 +58,9 @@ impl World {
     // --- opening ---
 
     fn open(&mut self, pid: Pid, asker: Asker, kind: Kind) {
-        self.check_placement(pid);
+        if let Asker::Remote(_) = asker {
+            self.check_placement(pid);
+        }
         let mut bytes = [0; 12];
         let now = self.now;
         let (mut rng, me) = (self.rng.clone(), self.hosts[pid.host].process.as_ref().map(|it| it.me()));
@@ -260,7 +262,7 @@ impl World {
         let own = process.custody.recall(nonce);
         let best = [own, reviving.best.clone()].into_iter().flatten().max_by_key(worth);
         match best {
-            Some(item @ Item::Ended { .. }) => process.custody.keep(&item, local),
+            Some(item @ (Item::Ended { .. } | Item::Elsewhere { .. })) => process.custody.keep(&item, local),
             Some(Item::Live(record)) => {
                 let mut record = (*record).clone();
                 if record.epoch < epoch {
@@ -308,8 +310,10 @@ impl World {
             let Some(process) = self.process(pid) else { return };
             let local = process.clock.read(now);
             process.custody.keep(item, local);
-            if let Item::Live(record) = item {
-                self.check_copy(pid, record.nonce);
+            match item {
+                Item::Live(record) => self.check_copy(pid, record.nonce),
+                Item::Ended { .. } => {}
+                Item::Elsewhere { nonce, .. } => self.checker.dropped(pid, *nonce),
             }
         }
     }
@@ -327,7 +331,7 @@ impl World {
                         self.tell_opened(pid, record.nonce, true);
                     }
                 }
-                Item::Ended { .. } => self.send_parcels(pid.host),
+                Item::Ended { .. } | Item::Elsewhere { .. } => self.send_parcels(pid.host),
             }
         }
         let Some(process) = self.process(pid) else { return };
@@ -448,6 +452,7 @@ fn worth(item: &Item) -> (u32, u32) {
     match item {
         Item::Live(record) => record.version(),
         Item::Ended { .. } => (u32::MAX, 0),
+        Item::Elsewhere { .. } => (0, 0),
     }
 }
 

@@ -22,6 +22,8 @@ pub const BACKUPS: usize = 2;
 pub const TOMBSTONES_MAX: usize = 100_000;
 /// What a backup has not said that it has is sent again.
 const AGAIN: Ms = 1_000;
+/// How long after a backup has something it is looked whether others have it needlessly.
+const TIDY: Ms = 200;
 /// An end is told this often; after that the copies grow old by themselves.
 const ENDS_TOLD_MAX: u32 = 10;
 
@@ -41,6 +43,10 @@ struct Owned {
     record: Arc<Record>,
     /// Who has this version of it.
     kept_by: Vec<NodeRef>,
+    /// Who may have any version of it.
+    sent_to: Vec<NodeRef>,
+    /// Who has been told not to keep this version.
+    dismissed: Vec<NodeRef>,
     /// When it is looked at next.
     due: Ms,
 }
@@ -56,7 +62,8 @@ struct Given {
 #[derive(Clone, Debug)]
 struct Ending {
     why: GoneWhy,
-    kept_by: Vec<NodeRef>,
+    /// Who may have a copy and does not know.
+    untold: Vec<NodeRef>,
     told: u32,
     due: Ms,
 }
@@ -143,7 +150,8 @@ impl Custody {
         let nonce = record.nonce;
         self.copies.remove(&nonce);
         self.forget_due(nonce);
-        self.owned.insert(nonce, Owned { record: record.into(), kept_by: Vec::new(), due: now });
+        let (kept_by, sent_to, dismissed) = (Vec::new(), Vec::new(), Vec::new());
+        self.owned.insert(nonce, Owned { record: record.into(), kept_by, sent_to, dismissed, due: now });
         self.due.insert((now, nonce));
     }
 
@@ -158,6 +166,7 @@ impl Custody {
         record.rev += 1;
         owned.record = record.into();
         owned.kept_by.clear();
+        owned.dismissed.clear();
         self.due.remove(&(owned.due, nonce));
         owned.due = now;
         self.due.insert((now, nonce));
@@ -168,7 +177,11 @@ impl Custody {
         let owned = self.owned.remove(&nonce)?;
         self.due.remove(&(owned.due, nonce));
         self.bury(nonce, why);
-        self.ending.insert(nonce, Ending { why, kept_by: Vec::new(), told: 0, due: now });
+        let mut untold = owned.sent_to;
+        untold.extend(self.heirs.successors(Position::of_session(nonce)).take(BACKUPS));
+        untold.sort_unstable();
+        untold.dedup();
+        self.ending.insert(nonce, Ending { why, untold, told: 0, due: now });
         self.due.insert((now, nonce));
         Some(owned.record)
     }
@@ -201,32 +214,61 @@ impl Custody {
             let backups = || heirs.successors(Position::of_session(nonce)).take(BACKUPS);
             if let Some(owned) = self.owned.get_mut(&nonce) {
                 let missing: Vec<_> = backups().filter(|node| !owned.kept_by.contains(node)).collect();
-                if missing.is_empty() {
+                // Once those who shall have it do, those who had it before shall not have it any more:
+                // they would take it up again as it was then.
+                let former: Vec<_> = match missing.is_empty() {
+                    true => owned
+                        .sent_to
+                        .iter()
+                        .copied()
+                        .filter(|it| !backups().any(|node| node == *it))
+                        .collect(),
+                    false => Vec::new(),
+                };
+                if missing.is_empty() && former.is_empty() {
                     // Told again from time to time, so that nobody takes it for forgotten.
                     owned.kept_by.clear();
                     owned.due = now + Ms::from(owned.record.keep_s) * 1_000 / 4;
                 } else {
                     owned.due = now + AGAIN;
                 }
+                if missing.iter().any(|node| owned.dismissed.contains(node)) {
+                    // It is wanted again: by a later version, which no late dismissal can hit.
+                    Arc::make_mut(&mut owned.record).rev += 1;
+                    owned.kept_by.clear();
+                    owned.dismissed.clear();
+                    owned.due = now;
+                    self.due.insert((now, nonce));
+                    continue;
+                }
                 self.due.insert((owned.due, nonce));
                 for node in missing {
+                    if !owned.sent_to.contains(&node) {
+                        owned.sent_to.push(node);
+                    }
                     keep.entry(node).or_default().push(Item::Live(owned.record.clone()));
+                }
+                for node in former {
+                    if !owned.dismissed.contains(&node) {
+                        owned.dismissed.push(node);
+                    }
+                    let version = owned.record.version();
+                    keep.entry(node).or_default().push(Item::Elsewhere { nonce, version });
                 }
             } else if let Some(given) = self.given.get_mut(&nonce).filter(|given| !given.taken) {
                 given.due = now + AGAIN;
                 self.due.insert((given.due, nonce));
                 give.push(Parcel::Give { to: given.to, record: given.record.clone() });
             } else if let Some(ending) = self.ending.get_mut(&nonce) {
-                let missing: Vec<_> = backups().filter(|node| !ending.kept_by.contains(node)).collect();
                 ending.told += 1;
-                if missing.is_empty() || ending.told > ENDS_TOLD_MAX {
+                if ending.untold.is_empty() || ending.told > ENDS_TOLD_MAX {
                     self.ending.remove(&nonce);
                     continue;
                 }
                 ending.due = now + AGAIN;
                 self.due.insert((ending.due, nonce));
-                for node in missing {
-                    keep.entry(node).or_default().push(Item::Ended { nonce, why: ending.why });
+                for node in &ending.untold {
+                    keep.entry(*node).or_default().push(Item::Ended { nonce, why: ending.why });
                 }
             }
         }
@@ -240,13 +282,23 @@ impl Custody {
             match item {
                 Item::Live(record) => {
                     let Some(owned) = self.owned.get_mut(&record.nonce) else { continue };
+                    if !owned.sent_to.contains(&by) {
+                        owned.sent_to.push(by); // by a late repetition, after it had been dismissed
+                    }
                     if owned.record.version() == record.version() && !owned.kept_by.contains(&by) {
                         owned.kept_by.push(by);
+                        self.due.remove(&(owned.due, record.nonce));
+                        owned.due = owned.due.min(now + TIDY);
+                        self.due.insert((owned.due, record.nonce));
                     }
+                }
+                Item::Elsewhere { nonce, .. } => {
+                    let Some(owned) = self.owned.get_mut(nonce) else { continue };
+                    owned.sent_to.retain(|node| *node != by);
                 }
                 Item::Ended { nonce, .. } => {
                     let Some(ending) = self.ending.get_mut(nonce) else { continue };
-                    ending.kept_by.push(by);
+                    ending.untold.retain(|node| *node != by);
                     self.due.remove(&(ending.due, *nonce));
                     ending.due = now;
                     self.due.insert((now, *nonce));
@@ -270,6 +322,11 @@ impl Custody {
                     self.copies.get(&nonce).is_some_and(|(known, _)| known.version() > record.version());
                 if !regresses || !self.rules.keeps(Rule::RecordsNeverRegress) {
                     self.copies.insert(nonce, (record.clone(), now));
+                }
+            }
+            Item::Elsewhere { nonce, version } => {
+                if self.copies.get(nonce).is_some_and(|(copy, _)| copy.version() <= *version) {
+                    self.copies.remove(nonce);
                 }
             }
             Item::Ended { nonce, why } => {
@@ -315,6 +372,12 @@ impl Custody {
             .collect();
         let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
         let taken = taken.collect();
+        for owned in self.owned.values_mut() {
+            owned.sent_to.retain(|node| !succession.is_over(*node));
+        }
+        for ending in self.ending.values_mut() {
+            ending.untold.retain(|node| !succession.is_over(*node));
+        }
         self.give_again(succession, now);
         taken
     }
@@ -362,6 +425,9 @@ impl Custody {
     }
 
     fn next_owner(&self, record: &Record, succession: &Succession) -> Option<Owner> {
+        if self.heirs.nodes().is_empty() {
+            return None; // who it will be is for others to say
+        }
         let leaving = Some((self.me, &*self.heirs));
         let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
         // What was given to this node is its own by the verdicts only once the giver is over.
@@ -400,18 +466,30 @@ impl Custody {
     }
 
     /// This node goes on under another incarnation: with what it owned, where it is its own heir.
+    /// What it has to leave to others stays as a copy, for these may not have got the latest of it.
     pub fn be_reborn(&mut self, me: NodeRef, heir: bool, succession: &Succession, now: Ms) {
         self.me = me;
         self.heirs = Ring::over(Vec::new()).into();
-        self.given.clear();
         self.due.clear();
         self.ending.clear();
-        let owned = std::mem::take(&mut self.owned);
-        for (nonce, owned) in owned.into_iter().filter(|_| heir) {
-            let owner = succession.owner(owned.record.birth.home, Position::of_session(nonce));
-            if let Some(owner) = owner.filter(|owner| owner.node == me) {
-                self.adopt(&owned.record, owner.epoch, now);
+        let given = std::mem::take(&mut self.given).into_iter().map(|(nonce, given)| (nonce, given.record));
+        let owned = std::mem::take(&mut self.owned).into_iter().map(|(nonce, owned)| (nonce, owned.record));
+        for (nonce, record) in given {
+            self.keep_older(nonce, record, now);
+        }
+        for (nonce, record) in owned {
+            let owner = succession.owner(record.birth.home, Position::of_session(nonce));
+            match owner.filter(|owner| heir && owner.node == me) {
+                Some(owner) => drop(self.adopt(&record, owner.epoch, now)),
+                None => self.keep_older(nonce, record, now),
             }
+        }
+    }
+
+    /// Keeps a record of its own past, unless it has a later one.
+    fn keep_older(&mut self, nonce: Nonce, record: Arc<Record>, now: Ms) {
+        if self.copies.get(&nonce).is_none_or(|(copy, _)| copy.version() < record.version()) {
+            self.copies.insert(nonce, (record, now));
         }
     }
 

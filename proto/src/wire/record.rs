@@ -51,7 +51,15 @@ impl Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     Live(Arc<Record>),
-    Ended { nonce: Nonce, why: GoneWhy },
+    Ended {
+        nonce: Nonce,
+        why: GoneWhy,
+    },
+    /// Others keep the copies now: those of this version and before are not needed any more.
+    Elsewhere {
+        nonce: Nonce,
+        version: (u32, u32),
+    },
 }
 
 /// An owner to a backup.
@@ -152,7 +160,7 @@ mod tests {
         );
         assert_golden(&Kept {}, "010c00000000", &mut Vec::new());
         assert_golden(
-            &Give { from: home, record: record.clone() },
+            &Give { from: home, to: home, record: record.clone() },
             "010d000000440102090909090909090909090909030102040000000000000000000000000000000001017501730205010175017301027b7d0104696e666f0103613a6201046563686f3c",
             &mut Vec::new(),
         );

@@ -140,10 +140,10 @@ impl Tenure {
         self.own.set.members.iter().copied().filter(|node| *node != self.me).collect()
     }
 
-    /// Whether a quorum has agreed on the witnesses that this node has declared, so that whoever
-    /// asks finds these and no others.
+    /// Whether a quorum has stored the witnesses that this node has declared, so that whoever asks
+    /// finds these and no others. A node that [retires](Self::retire) gives nothing away before.
     pub fn is_settled(&self) -> bool {
-        self.own.is_established() && self.own.set.before.is_none()
+        self.own.is_settled()
     }
 
     /// Until when this node may serve, if nothing more is heard.

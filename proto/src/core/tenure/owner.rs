@@ -12,7 +12,10 @@ pub(super) struct Own {
     stored: BTreeMap<NodeRef, u32>,
     /// When the latest beat was sent that each witness has acknowledged.
     acked: BTreeMap<NodeRef, Ms>,
+    /// A quorum has stored a first set: before that nobody could say who the heirs are.
     established: bool,
+    /// The highest version that a quorum has stored.
+    settled: u32,
     next_beat: Ms,
     /// It drains: its witnesses stay as they are.
     pub(super) retiring: bool,
@@ -27,15 +30,19 @@ impl Own {
             stored: BTreeMap::new(),
             acked: BTreeMap::new(),
             established: false,
+            settled: 0,
             next_beat: 0,
             retiring: false,
             resigned: false,
         }
     }
 
-    /// Whether a quorum has stored a first set: before that nobody could say who the heirs are.
-    pub(super) fn is_established(&self) -> bool {
+    /// Whether a quorum has stored the set that is declared now, and no change of it is under way.
+    pub(super) fn is_settled(&self) -> bool {
         self.established
+            && self.set.before.is_none()
+            && self.settled == self.set.ver
+            && self.set.gives == self.retiring
     }
 
     /// The latest moment by which a quorum has acknowledged, and a lease more.
@@ -78,9 +85,10 @@ impl Own {
         let has = |node: NodeRef| self.stored.get(&node) == Some(&ver);
         let is_stored = ver > 0 && self.set.is_decided(has, gone, living);
         if is_stored {
-            self.established = true;
-            if self.set.before.is_some() {
-                self.set = WitnessSet { ver: ver + 1, members: self.set.members.clone(), before: None };
+            (self.established, self.settled) = (true, ver);
+            if self.set.before.is_some() || self.set.gives != self.retiring {
+                let gives = self.set.before.is_none() && self.retiring;
+                self.set = WitnessSet { ver: ver + 1, before: None, gives, ..std::mem::take(&mut self.set) };
                 return self.stored(me, ver + 1);
             }
         }
@@ -94,7 +102,7 @@ impl Own {
             None if ver > 0 && joint => Some(std::mem::take(&mut self.set.members)),
             None => None,
         };
-        self.set = WitnessSet { ver: ver + 1, members: wished, before };
+        self.set = WitnessSet { ver: ver + 1, members: wished, before, gives: false };
         self.stored(me, ver + 1);
     }
 

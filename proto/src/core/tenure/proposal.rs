@@ -352,20 +352,22 @@ impl Tenure {
         self.settled && self.is_proven(over)
     }
 
-    /// Who shall take over: its witnesses, all of them, since it may have given sessions to any. A
-    /// line of owners passes by those that are over themselves.
+    /// Who shall take over: the witnesses that can, or whoever else lives. Of a node that may have
+    /// given sessions away it is those that it may have given them to.
     fn heirs_of(&self, over: NodeRef) -> Vec<NodeRef> {
         if over == self.me && !self.own.retiring {
             return vec![next_of(self.me)];
         }
+        let can = |node: NodeRef| match node == self.me {
+            true => !self.own.retiring && over != self.me,
+            false => !self.is_gone(node) && self.members.get(&node) == Some(&Phase::Active),
+        };
         let set = self.proposals.get(&over).and_then(|proposal| proposal.set.as_ref());
+        let gives = set.is_some_and(|set| set.gives);
         let witnesses = set.map(|set| set.members.clone()).unwrap_or_default();
-        let mut heirs: Vec<_> = witnesses.into_iter().filter(|node| *node != over).collect();
-        if heirs.iter().all(|heir| self.succession.is_over(*heir)) {
-            let can = |node: NodeRef| match node == self.me {
-                true => !self.own.retiring && over != self.me,
-                false => self.members.get(&node) == Some(&Phase::Active),
-            };
+        let mut heirs: Vec<_> =
+            witnesses.into_iter().filter(|node| *node != over && (gives || can(*node))).collect();
+        if heirs.is_empty() {
             heirs = self.living().into_iter().filter(|node| *node != over && can(*node)).collect();
             heirs.sort_unstable_by_key(|node| witness::rank(over.tag, *node));
             heirs.truncate(WITNESSES_MAX);
