@@ -205,7 +205,7 @@ impl World {
         let owner = self.running(self.by_tag[&over.tag]).filter(|it| it.me() == over);
         let Some(owner) = owner else { return };
         let (serves, thawed, resigned) = (owner.may_serve(self.now), owner.thawed, owner.drain.is_some());
-        let was_up = self.now.saturating_sub(thawed.max(self.checker_quiet_since(over))) > 4_000;
+        let was_up = self.now.saturating_sub(thawed.max(self.quiet_since(self.by_tag[&over.tag]))) > 4_000;
         if serves {
             self.violated("I4", format!("{} is over, and may serve", self.word(over)));
         } else if was_up && !resigned {
@@ -215,8 +215,7 @@ impl World {
     }
 
     /// Since when nothing is wrong with a node's own links.
-    fn checker_quiet_since(&self, node: NodeRef) -> Ms {
-        let host = self.by_tag[&node.tag];
+    fn quiet_since(&self, host: usize) -> Ms {
         if self.net.is_troubled(host) { self.now } else { self.trouble_ended[host] }
     }
 
@@ -281,6 +280,10 @@ impl World {
             }
         }
         let own = self.checker.copies.get(&(pid, nonce)).map(|(version, _)| *version);
+        let thawed = self.running(host).map_or(now, |it| it.thawed);
+        if now.saturating_sub(self.quiet_since(host).max(thawed)) < 4_000 {
+            return; // its owner could not tell it
+        }
         if let (Some((other, version)), Some(own)) = (better, own)
             && own < version
         {

@@ -206,11 +206,8 @@ impl World {
         if !is_new {
             return;
         }
-        let gone = |node: &NodeRef| {
-            process.tenure.succession().is_over(*node) || !process.tenure.watched().any(|it| it == *node)
-        };
-        let others: Vec<_> =
-            process.seen.iter().map(|(node, _)| *node).filter(|node| *node != me && !gone(node)).collect();
+        // Also those that are over: their processes may go on, with copies of what was theirs.
+        let others: Vec<_> = process.seen.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
         self.tell(pid.host, format_args!("asks for copies of {}", short(nonce)));
         for node in others {
             let rpc = self.ask(pid, node, Request::Recall(nonce), RECALL_PATIENCE * 2);
@@ -222,13 +219,23 @@ impl World {
         self.revive_if_all_said(pid, nonce);
     }
 
-    pub(super) fn on_recalled(&mut self, pid: Pid, rpc: RpcId, nonce: Nonce, item: Option<Option<Item>>) {
-        let Some(reviving) = self.process(pid).and_then(|it| it.reviving.get_mut(&nonce)) else { return };
+    /// What `of` has, or nothing if it could not be asked.
+    pub(super) fn on_recalled(
+        &mut self,
+        pid: Pid,
+        rpc: RpcId,
+        of: NodeRef,
+        nonce: Nonce,
+        item: Option<Option<Item>>,
+    ) {
+        let Some(process) = self.process(pid) else { return };
+        let gone = process.tenure.succession().is_over(of) || !process.tenure.watched().any(|it| it == of);
+        let Some(reviving) = process.reviving.get_mut(&nonce) else { return };
         if !reviving.asked.remove(&rpc) {
             return;
         }
         match item {
-            None => reviving.unsure = true,
+            None => reviving.unsure |= !gone,
             Some(None) => {}
             Some(Some(item)) => {
                 if reviving.best.as_ref().is_none_or(|best| worth(best) < worth(&item)) {
@@ -262,7 +269,10 @@ impl World {
         let own = process.custody.recall(nonce);
         let best = [own, reviving.best.clone()].into_iter().flatten().max_by_key(worth);
         match best {
-            Some(item @ (Item::Ended { .. } | Item::Elsewhere { .. })) => process.custody.keep(&item, local),
+            Some(item @ (Item::Ended { .. } | Item::Elsewhere { .. })) => {
+                let me = process.me();
+                process.custody.keep(me, &item, local);
+            }
             Some(Item::Live(record)) => {
                 let mut record = (*record).clone();
                 if record.epoch < epoch {
@@ -304,12 +314,16 @@ impl World {
 
     // --- copies ---
 
-    pub(super) fn keep(&mut self, pid: Pid, items: &[Item]) {
+    pub(super) fn keep(&mut self, pid: Pid, to: NodeRef, items: &[Item]) {
         let now = self.now;
         for item in items {
+            if self.is_told() {
+                let text = words(item);
+                self.tell(pid.host, format_args!("is told to keep {text}"));
+            }
             let Some(process) = self.process(pid) else { return };
             let local = process.clock.read(now);
-            process.custody.keep(item, local);
+            process.custody.keep(to, item, local);
             match item {
                 Item::Live(record) => self.check_copy(pid, record.nonce),
                 Item::Ended { .. } => {}
@@ -444,6 +458,14 @@ impl World {
         let pid = process.pid;
         self.tell(host, format_args!("drains"));
         self.announce(pid);
+    }
+}
+
+fn words(item: &Item) -> String {
+    match item {
+        Item::Live(record) => format!("{} in version {:?}", short(record.nonce), record.version()),
+        Item::Ended { nonce, why } => format!("{} as ended ({why})", short(*nonce)),
+        Item::Elsewhere { nonce, version } => format!("{} no more, up to version {version:?}", short(*nonce)),
     }
 }
 

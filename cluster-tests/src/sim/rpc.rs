@@ -89,7 +89,7 @@ impl World {
         let Some((from, to)) = self.rpcs.get(&id).map(|rpc| (rpc.from, rpc.to)) else { return };
         match request {
             Request::Keep(items) => {
-                self.keep(pid, &items);
+                self.keep(pid, to, &items);
                 self.reply(id, Reply::Kept);
             }
             Request::Give(record) => {
@@ -134,7 +134,9 @@ impl World {
                     process.custody.taken(rpc.to, record.nonce);
                 }
             }
-            (Request::Recall(nonce), Reply::Recalled(item)) => self.on_recalled(from, id, nonce, Some(item)),
+            (Request::Recall(nonce), Reply::Recalled(item)) => {
+                self.on_recalled(from, id, rpc.to, nonce, Some(item))
+            }
             (Request::Forward { journey, .. }, Reply::Forwarded(outcome)) => {
                 self.on_outcome(journey, rpc.to, outcome);
             }
@@ -158,7 +160,7 @@ impl World {
         }
         match request {
             Request::Keep(_) | Request::Give(_) => {} // sent again by itself
-            Request::Recall(nonce) => self.on_recalled(from, id, nonce, None),
+            Request::Recall(nonce) => self.on_recalled(from, id, to, nonce, None),
             Request::Forward { journey, .. } => self.on_broken_hop(journey, to, sent),
         }
     }

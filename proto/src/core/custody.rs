@@ -214,17 +214,12 @@ impl Custody {
             let backups = || heirs.successors(Position::of_session(nonce)).take(BACKUPS);
             if let Some(owned) = self.owned.get_mut(&nonce) {
                 let missing: Vec<_> = backups().filter(|node| !owned.kept_by.contains(node)).collect();
-                // Once those who shall have it do, those who had it before shall not have it any more:
-                // they would take it up again as it was then.
-                let former: Vec<_> = match missing.is_empty() {
-                    true => owned
-                        .sent_to
-                        .iter()
-                        .copied()
-                        .filter(|it| !backups().any(|node| node == *it))
-                        .collect(),
-                    false => Vec::new(),
-                };
+                // Once all who shall have it do, those who had it before shall not have it any more: they
+                // would take it up again as it was then. Where there are too few it is well kept there.
+                let is_backup = |node: &NodeRef| backups().any(|backup| backup == *node);
+                let enough = missing.is_empty() && backups().count() == BACKUPS;
+                let former = owned.sent_to.iter().copied().filter(|node| enough && !is_backup(node));
+                let former: Vec<_> = former.collect();
                 if missing.is_empty() && former.is_empty() {
                     // Told again from time to time, so that nobody takes it for forgotten.
                     owned.kept_by.clear();
@@ -252,6 +247,7 @@ impl Custody {
                     if !owned.dismissed.contains(&node) {
                         owned.dismissed.push(node);
                     }
+                    owned.kept_by.retain(|kept| *kept != node);
                     let version = owned.record.version();
                     keep.entry(node).or_default().push(Item::Elsewhere { nonce, version });
                 }
@@ -285,7 +281,8 @@ impl Custody {
                     if !owned.sent_to.contains(&by) {
                         owned.sent_to.push(by); // by a late repetition, after it had been dismissed
                     }
-                    if owned.record.version() == record.version() && !owned.kept_by.contains(&by) {
+                    let counts = !owned.kept_by.contains(&by) && !owned.dismissed.contains(&by);
+                    if owned.record.version() == record.version() && counts {
                         owned.kept_by.push(by);
                         self.due.remove(&(owned.due, record.nonce));
                         owned.due = owned.due.min(now + TIDY);
@@ -309,8 +306,12 @@ impl Custody {
 
     // --- as a backup ---
 
-    /// Keeps what an owner has sent.
-    pub fn keep(&mut self, item: &Item, now: Ms) {
+    /// Keeps what an owner has sent to this node, if it is still the one that was meant: of an earlier
+    /// incarnation in this process the owner may have taken leave already.
+    pub fn keep(&mut self, to: NodeRef, item: &Item, now: Ms) {
+        if to != self.me {
+            return;
+        }
         match item {
             Item::Live(record) => {
                 let nonce = record.nonce;
@@ -343,7 +344,7 @@ impl Custody {
         if let Some(why) = self.ended.get(&nonce) {
             return Some(Item::Ended { nonce, why: *why });
         }
-        let copy = self.copies.get(&nonce).map(|(record, _)| record);
+        let copy = self.copies.get(&nonce).map(|(record, _)| record).or_else(|| self.record(nonce));
         let given = || self.given.get(&nonce).map(|given| &given.record);
         copy.or_else(given).map(|record| Item::Live(record.clone()))
     }

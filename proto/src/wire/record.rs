@@ -66,6 +66,8 @@ pub enum Item {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
     pub from: NodeRef,
+    /// Not for who it is by the time it reads this, if that is somebody else.
+    pub to: NodeRef,
     pub items: Vec<Item>,
 }
 
@@ -154,7 +156,7 @@ mod tests {
         let items =
             vec![Item::Live(record.clone()), Item::Ended { nonce: Nonce([8; 12]), why: GoneWhy::Deleted }];
         assert_golden(
-            &Keep { from: home, items },
+            &Keep { from: home, to: home, items },
             "010b0000005401020200090909090909090909090909030102040000000000000000000000000000000001017501730205010175017301027b7d0104696e666f0103613a6201046563686f3c0108080808080808080808080803",
             &mut Vec::new(),
         );
