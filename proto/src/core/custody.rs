@@ -81,6 +81,8 @@ pub struct Custody {
     rules: Rules,
     owned: BTreeMap<Nonce, Owned>,
     copies: BTreeMap<Nonce, (Arc<Record>, Ms)>,
+    /// What it owned in earlier incarnations: for others to ask for, not to go on from.
+    past: BTreeMap<Nonce, (Arc<Record>, Ms)>,
     given: BTreeMap<Nonce, Given>,
     ending: BTreeMap<Nonce, Ending>,
     ended: BTreeMap<Nonce, GoneWhy>,
@@ -98,6 +100,7 @@ impl Custody {
             rules,
             owned: BTreeMap::new(),
             copies: BTreeMap::new(),
+            past: BTreeMap::new(),
             given: BTreeMap::new(),
             ending: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -309,10 +312,8 @@ impl Custody {
     /// Keeps what an owner has sent to this node, if it is still the one that was meant: of an earlier
     /// incarnation in this process the owner may have taken leave already.
     pub fn keep(&mut self, to: NodeRef, item: &Item, now: Ms) {
-        if to != self.me {
-            return;
-        }
         match item {
+            Item::Live(_) | Item::Elsewhere { .. } if to != self.me => {}
             Item::Live(record) => {
                 let nonce = record.nonce;
                 let is_over = self.ended.contains_key(&nonce) && self.rules.keeps(Rule::EndedStaysEnded);
@@ -332,6 +333,7 @@ impl Custody {
             }
             Item::Ended { nonce, why } => {
                 self.copies.remove(nonce);
+                self.past.remove(nonce);
                 if !self.owned.contains_key(nonce) {
                     self.bury(*nonce, *why);
                 }
@@ -344,14 +346,18 @@ impl Custody {
         if let Some(why) = self.ended.get(&nonce) {
             return Some(Item::Ended { nonce, why: *why });
         }
-        let copy = self.copies.get(&nonce).map(|(record, _)| record).or_else(|| self.record(nonce));
-        let given = || self.given.get(&nonce).map(|given| &given.record);
-        copy.or_else(given).map(|record| Item::Live(record.clone()))
+        let copies = [self.copies.get(&nonce), self.past.get(&nonce)].into_iter().flatten();
+        let given = self.given.get(&nonce).map(|given| &given.record);
+        let all = copies.map(|(record, _)| record).chain(self.record(nonce)).chain(given);
+        all.max_by_key(|record| record.version()).map(|record| Item::Live(record.clone()))
     }
 
     /// Drops copies that nobody has told of for too long.
     pub fn forget_old(&mut self, now: Ms) {
-        self.copies.retain(|_, (record, since)| now.saturating_sub(*since) < Ms::from(record.keep_s) * 1_000);
+        let is_told_of =
+            |record: &Record, since: Ms| now.saturating_sub(since) < Ms::from(record.keep_s) * 1_000;
+        self.copies.retain(|_, (record, since)| is_told_of(record, *since));
+        self.past.retain(|_, (record, since)| is_told_of(record, *since));
     }
 
     // --- when owners change ---
@@ -467,7 +473,7 @@ impl Custody {
     }
 
     /// This node goes on under another incarnation: with what it owned, where it is its own heir.
-    /// What it has to leave to others stays as a copy, for these may not have got the latest of it.
+    /// What it has to leave to others it can still be asked for: these may not have got the latest.
     pub fn be_reborn(&mut self, me: NodeRef, heir: bool, succession: &Succession, now: Ms) {
         self.me = me;
         self.heirs = Ring::over(Vec::new()).into();
@@ -489,8 +495,8 @@ impl Custody {
 
     /// Keeps a record of its own past, unless it has a later one.
     fn keep_older(&mut self, nonce: Nonce, record: Arc<Record>, now: Ms) {
-        if self.copies.get(&nonce).is_none_or(|(copy, _)| copy.version() < record.version()) {
-            self.copies.insert(nonce, (record, now));
+        if self.past.get(&nonce).is_none_or(|(known, _)| known.version() < record.version()) {
+            self.past.insert(nonce, (record, now));
         }
     }
 

@@ -359,8 +359,11 @@ impl Tenure {
     // --- as the owner of sessions ---
 
     fn keep_own(&mut self, now: Ms) {
+        // Gossip alone turns away no witness that still answers.
+        let answers = |node: NodeRef| self.own.has_answered(node, now.saturating_sub(SILENCE));
         let eligible = |(node, phase): (&NodeRef, &Phase)| {
-            (*phase == Phase::Active && !self.is_gone(*node)).then_some(*node)
+            let serves = *phase == Phase::Active || (*phase == Phase::Dead && answers(*node));
+            (serves && !self.is_gone(*node)).then_some(*node)
         };
         let wished = witness::choose(self.me, self.members.iter().filter_map(eligible));
         let digest = self.succession.digest();

@@ -59,6 +59,11 @@ impl Own {
         self.acked.values().copied().filter(|at| by(*at)).max().map_or(0, |at| at + LEASE)
     }
 
+    /// Whether this witness has acknowledged a beat that was sent since then.
+    pub(super) fn has_answered(&self, node: NodeRef, since: Ms) -> bool {
+        self.set.members.contains(&node) && self.acked.get(&node).is_some_and(|at| *at >= since)
+    }
+
     pub(super) fn acknowledged(&mut self, from: NodeRef, sent: Ms, stored: u32) {
         let acked = self.acked.entry(from).or_insert(sent);
         *acked = sent.max(*acked);

@@ -104,8 +104,8 @@ impl Tenure {
 
     pub(super) fn push_proposals(&mut self, now: Ms) {
         for over in self.proposals.keys().copied().collect::<Vec<_>>() {
-            if over != self.me && !self.has_evidence(over, now) {
-                self.proposals.remove(&over); // it has been heard again
+            if over != self.me && self.due(over, now).is_none() {
+                self.proposals.remove(&over); // it has been heard again, or nobody asks for it any more
                 continue;
             }
             let Some(proposal) = self.proposals.get(&over) else { continue };
