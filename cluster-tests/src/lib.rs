@@ -5,3 +5,4 @@ pub mod chaos;
 mod dice;
 pub mod fixture;
 pub mod real;
+pub mod sim;

@@ -148,17 +148,13 @@ impl Acceptor {
         let sessions = &self.journey.sessions;
         match frame.kind {
             Kind::Keep => match frame.read::<Keep>() {
-                Ok(keep) => {
-                    sessions.keep(&keep);
-                    answer_once(writer, &Kept {}).await;
-                }
+                Ok(keep) if sessions.keep(&keep) => answer_once(writer, &Kept {}).await,
+                Ok(_) => writer.give_up(StreamCode::Malformed),
                 Err(error) => return Err((error, writer)),
             },
             Kind::Give => match frame.read::<Give>() {
-                Ok(give) => {
-                    sessions.take(&give);
-                    answer_once(writer, &Taken {}).await;
-                }
+                Ok(give) if sessions.take(&give) => answer_once(writer, &Taken {}).await,
+                Ok(_) => writer.give_up(StreamCode::Malformed),
                 Err(error) => return Err((error, writer)),
             },
             Kind::Recall => match frame.read::<Recall>() {

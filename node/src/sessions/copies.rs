@@ -49,7 +49,7 @@ impl Sessions {
         match parcel {
             Parcel::Keep { to, items } => {
                 let Some(at) = self.address(to) else { return };
-                let keep = Keep { from: me, items };
+                let keep = Keep { from: me, to, items };
                 if peers.keep(to, at, &keep).await {
                     self.table.custody(|custody, now| custody.kept(to, &keep.items, now));
                 }
@@ -57,7 +57,7 @@ impl Sessions {
             Parcel::Give { to, record } => {
                 let Some(at) = self.address(to) else { return };
                 let nonce = record.nonce;
-                if peers.give(to, at, &Give { from: me, record }).await {
+                if peers.give(to, at, &Give { from: me, to, record }).await {
                     self.table.custody(|custody, _| custody.taken(to, nonce));
                 }
             }
@@ -88,7 +88,7 @@ impl Sessions {
         let mut asked = JoinSet::new();
         for to in heirs.successors(Position::of_session(nonce)).take(BACKUPS) {
             let Some(at) = self.address(to) else { continue };
-            let keep = Keep { from: self.cluster.me(), items: vec![item.clone()] };
+            let keep = Keep { from: self.cluster.me(), to, items: vec![item.clone()] };
             let (peers, table) = (peers.clone(), self.table.clone());
             asked.spawn(async move {
                 let kept = peers.keep(to, at, &keep).await;
@@ -129,8 +129,8 @@ impl Sessions {
 /// An end is later than anything.
 fn later(one: Option<Item>, other: Option<Item>) -> Option<Item> {
     match (&one, &other) {
-        (Some(Item::Ended { .. }), _) | (_, None) => one,
-        (None, _) | (_, Some(Item::Ended { .. })) => other,
+        (Some(Item::Ended { .. }), _) | (_, None | Some(Item::Elsewhere { .. })) => one,
+        (None | Some(Item::Elsewhere { .. }), _) | (_, Some(Item::Ended { .. })) => other,
         (Some(Item::Live(mine)), Some(Item::Live(theirs))) => {
             if mine.version() >= theirs.version() {
                 one

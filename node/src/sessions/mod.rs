@@ -402,13 +402,17 @@ impl Sessions {
         self.table.custody(|custody, now| custody.entrust(heirs, now));
     }
 
-    pub(crate) fn keep(&self, keep: &Keep) {
-        self.table.custody(|custody, now| keep.items.iter().for_each(|item| custody.keep(item, now)));
+    /// Whether it was meant for who this node is now; only then is anything promised.
+    pub(crate) fn keep(&self, keep: &Keep) -> bool {
+        let each = |item| self.table.custody(|custody, now| custody.keep(keep.to, item, now));
+        keep.items.iter().for_each(each);
+        keep.to == self.cluster.me()
     }
 
-    pub(crate) fn take(&self, give: &Give) {
-        self.table.take(&give.record, |record| self.settle(record));
+    pub(crate) fn take(&self, give: &Give) -> bool {
+        self.table.take(give.to, &give.record, |record| self.settle(record));
         self.publish_count();
+        give.to == self.cluster.me()
     }
 
     pub(crate) fn recall_copy(&self, nonce: Nonce) -> Option<Item> {

@@ -31,12 +31,15 @@ impl Sessions {
     pub(crate) async fn revive(&self, ask: &Ask, id: &SessionId, epoch: u32) -> Result<(), Refusal> {
         let record = match self.recall(&self.peers, id.nonce).await {
             Some(Item::Ended { why, .. }) => {
-                self.table.custody(|custody, now| custody.keep(&Item::Ended { nonce: id.nonce, why }, now));
+                let (me, ended) = (self.cluster.me(), Item::Ended { nonce: id.nonce, why });
+                self.table.custody(|custody, now| custody.keep(me, &ended, now));
                 return Err(Refusal::Gone(why));
             }
             Some(Item::Live(record)) => Record { epoch, rev: 0, ..(*record).clone() },
-            None if id.birth.upstream.is_some() => self.record(ask, id, epoch, &[]),
-            None => return Err(self.lost("nothing_left")),
+            Some(Item::Elsewhere { .. }) | None if id.birth.upstream.is_some() => {
+                self.record(ask, id, epoch, &[])
+            }
+            Some(Item::Elsewhere { .. }) | None => return Err(self.lost("nothing_left")),
         };
         let place = self.place(&ask.route, &record);
         self.table.find(record, ask.route.clone(), place);

@@ -321,11 +321,12 @@ impl Table {
     /// This node is given a session by its owner.
     pub(super) fn take(
         &self,
+        to: NodeRef,
         record: &Arc<Record>,
         settle: impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
     ) -> bool {
         let mut entries = self.entries();
-        let taken = entries.custody.take(record, clock::now());
+        let taken = entries.custody.take(to, record, clock::now());
         taken.is_some_and(|record| self.take_in(&mut entries, &record, &settle))
     }
 
@@ -494,7 +495,7 @@ mod tests {
     #[test]
     fn what_is_inherited_is_taken_in_once() {
         let table = Table::new(node(1));
-        table.custody(|custody, now| custody.keep(&Item::Live(record(1, node(2)).into()), now));
+        table.custody(|custody, now| custody.keep(node(1), &Item::Live(record(1, node(2)).into()), now));
         let mut succession = Succession::default();
         succession.learn(&Verdict { over: node(2), heirs: vec![node(1)] });
         let settle = |_: &Record| Some((route(Duration::MAX), None));

@@ -22,6 +22,8 @@ pub const BACKUPS: usize = 2;
 pub const TOMBSTONES_MAX: usize = 100_000;
 /// What a backup has not said that it has is sent again.
 const AGAIN: Ms = 1_000;
+/// How long after a backup has something it is looked whether others have it needlessly.
+const TIDY: Ms = 200;
 /// An end is told this often; after that the copies grow old by themselves.
 const ENDS_TOLD_MAX: u32 = 10;
 
@@ -41,6 +43,10 @@ struct Owned {
     record: Arc<Record>,
     /// Who has this version of it.
     kept_by: Vec<NodeRef>,
+    /// Who may have any version of it.
+    sent_to: Vec<NodeRef>,
+    /// Who has been told not to keep this version.
+    dismissed: Vec<NodeRef>,
     /// When it is looked at next.
     due: Ms,
 }
@@ -56,7 +62,8 @@ struct Given {
 #[derive(Clone, Debug)]
 struct Ending {
     why: GoneWhy,
-    kept_by: Vec<NodeRef>,
+    /// Who may have a copy and does not know.
+    untold: Vec<NodeRef>,
     told: u32,
     due: Ms,
 }
@@ -74,6 +81,8 @@ pub struct Custody {
     rules: Rules,
     owned: BTreeMap<Nonce, Owned>,
     copies: BTreeMap<Nonce, (Arc<Record>, Ms)>,
+    /// What it owned in earlier incarnations: for others to ask for, not to go on from.
+    past: BTreeMap<Nonce, (Arc<Record>, Ms)>,
     given: BTreeMap<Nonce, Given>,
     ending: BTreeMap<Nonce, Ending>,
     ended: BTreeMap<Nonce, GoneWhy>,
@@ -91,6 +100,7 @@ impl Custody {
             rules,
             owned: BTreeMap::new(),
             copies: BTreeMap::new(),
+            past: BTreeMap::new(),
             given: BTreeMap::new(),
             ending: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -143,7 +153,8 @@ impl Custody {
         let nonce = record.nonce;
         self.copies.remove(&nonce);
         self.forget_due(nonce);
-        self.owned.insert(nonce, Owned { record: record.into(), kept_by: Vec::new(), due: now });
+        let (kept_by, sent_to, dismissed) = (Vec::new(), Vec::new(), Vec::new());
+        self.owned.insert(nonce, Owned { record: record.into(), kept_by, sent_to, dismissed, due: now });
         self.due.insert((now, nonce));
     }
 
@@ -158,6 +169,7 @@ impl Custody {
         record.rev += 1;
         owned.record = record.into();
         owned.kept_by.clear();
+        owned.dismissed.clear();
         self.due.remove(&(owned.due, nonce));
         owned.due = now;
         self.due.insert((now, nonce));
@@ -168,7 +180,11 @@ impl Custody {
         let owned = self.owned.remove(&nonce)?;
         self.due.remove(&(owned.due, nonce));
         self.bury(nonce, why);
-        self.ending.insert(nonce, Ending { why, kept_by: Vec::new(), told: 0, due: now });
+        let mut untold = owned.sent_to;
+        untold.extend(self.heirs.successors(Position::of_session(nonce)).take(BACKUPS));
+        untold.sort_unstable();
+        untold.dedup();
+        self.ending.insert(nonce, Ending { why, untold, told: 0, due: now });
         self.due.insert((now, nonce));
         Some(owned.record)
     }
@@ -200,33 +216,61 @@ impl Custody {
             let heirs = self.heirs.clone();
             let backups = || heirs.successors(Position::of_session(nonce)).take(BACKUPS);
             if let Some(owned) = self.owned.get_mut(&nonce) {
+                if owned.record.keep_s == 0 {
+                    continue; // it shall end with its owner
+                }
                 let missing: Vec<_> = backups().filter(|node| !owned.kept_by.contains(node)).collect();
-                if missing.is_empty() {
+                // Once all who shall have it do, those who had it before shall not have it any more: they
+                // would take it up again as it was then. Where there are too few it is well kept there.
+                let is_backup = |node: &NodeRef| backups().any(|backup| backup == *node);
+                let enough = missing.is_empty() && backups().count() == BACKUPS;
+                let former = owned.sent_to.iter().copied().filter(|node| enough && !is_backup(node));
+                let former: Vec<_> = former.collect();
+                if missing.is_empty() && former.is_empty() {
                     // Told again from time to time, so that nobody takes it for forgotten.
                     owned.kept_by.clear();
                     owned.due = now + Ms::from(owned.record.keep_s) * 1_000 / 4;
                 } else {
                     owned.due = now + AGAIN;
                 }
+                if missing.iter().any(|node| owned.dismissed.contains(node)) {
+                    // It is wanted again: by a later version, which no late dismissal can hit.
+                    Arc::make_mut(&mut owned.record).rev += 1;
+                    owned.kept_by.clear();
+                    owned.dismissed.clear();
+                    owned.due = now;
+                    self.due.insert((now, nonce));
+                    continue;
+                }
                 self.due.insert((owned.due, nonce));
                 for node in missing {
+                    if !owned.sent_to.contains(&node) {
+                        owned.sent_to.push(node);
+                    }
                     keep.entry(node).or_default().push(Item::Live(owned.record.clone()));
+                }
+                for node in former {
+                    if !owned.dismissed.contains(&node) {
+                        owned.dismissed.push(node);
+                    }
+                    owned.kept_by.retain(|kept| *kept != node);
+                    let version = owned.record.version();
+                    keep.entry(node).or_default().push(Item::Elsewhere { nonce, version });
                 }
             } else if let Some(given) = self.given.get_mut(&nonce).filter(|given| !given.taken) {
                 given.due = now + AGAIN;
                 self.due.insert((given.due, nonce));
                 give.push(Parcel::Give { to: given.to, record: given.record.clone() });
             } else if let Some(ending) = self.ending.get_mut(&nonce) {
-                let missing: Vec<_> = backups().filter(|node| !ending.kept_by.contains(node)).collect();
                 ending.told += 1;
-                if missing.is_empty() || ending.told > ENDS_TOLD_MAX {
+                if ending.untold.is_empty() || ending.told > ENDS_TOLD_MAX {
                     self.ending.remove(&nonce);
                     continue;
                 }
                 ending.due = now + AGAIN;
                 self.due.insert((ending.due, nonce));
-                for node in missing {
-                    keep.entry(node).or_default().push(Item::Ended { nonce, why: ending.why });
+                for node in &ending.untold {
+                    keep.entry(*node).or_default().push(Item::Ended { nonce, why: ending.why });
                 }
             }
         }
@@ -240,13 +284,24 @@ impl Custody {
             match item {
                 Item::Live(record) => {
                     let Some(owned) = self.owned.get_mut(&record.nonce) else { continue };
-                    if owned.record.version() == record.version() && !owned.kept_by.contains(&by) {
-                        owned.kept_by.push(by);
+                    if !owned.sent_to.contains(&by) {
+                        owned.sent_to.push(by); // by a late repetition, after it had been dismissed
                     }
+                    let counts = !owned.kept_by.contains(&by) && !owned.dismissed.contains(&by);
+                    if owned.record.version() == record.version() && counts {
+                        owned.kept_by.push(by);
+                        self.due.remove(&(owned.due, record.nonce));
+                        owned.due = owned.due.min(now + TIDY);
+                        self.due.insert((owned.due, record.nonce));
+                    }
+                }
+                Item::Elsewhere { nonce, .. } => {
+                    let Some(owned) = self.owned.get_mut(nonce) else { continue };
+                    owned.sent_to.retain(|node| *node != by);
                 }
                 Item::Ended { nonce, .. } => {
                     let Some(ending) = self.ending.get_mut(nonce) else { continue };
-                    ending.kept_by.push(by);
+                    ending.untold.retain(|node| *node != by);
                     self.due.remove(&(ending.due, *nonce));
                     ending.due = now;
                     self.due.insert((now, *nonce));
@@ -257,9 +312,11 @@ impl Custody {
 
     // --- as a backup ---
 
-    /// Keeps what an owner has sent.
-    pub fn keep(&mut self, item: &Item, now: Ms) {
+    /// Keeps what an owner has sent to this node, if it is still the one that was meant: of an earlier
+    /// incarnation in this process the owner may have taken leave already.
+    pub fn keep(&mut self, to: NodeRef, item: &Item, now: Ms) {
         match item {
+            Item::Live(_) | Item::Elsewhere { .. } if to != self.me => {}
             Item::Live(record) => {
                 let nonce = record.nonce;
                 let is_over = self.ended.contains_key(&nonce) && self.rules.keeps(Rule::EndedStaysEnded);
@@ -272,8 +329,14 @@ impl Custody {
                     self.copies.insert(nonce, (record.clone(), now));
                 }
             }
+            Item::Elsewhere { nonce, version } => {
+                if self.copies.get(nonce).is_some_and(|(copy, _)| copy.version() <= *version) {
+                    self.copies.remove(nonce);
+                }
+            }
             Item::Ended { nonce, why } => {
                 self.copies.remove(nonce);
+                self.past.remove(nonce);
                 if !self.owned.contains_key(nonce) {
                     self.bury(*nonce, *why);
                 }
@@ -286,14 +349,18 @@ impl Custody {
         if let Some(why) = self.ended.get(&nonce) {
             return Some(Item::Ended { nonce, why: *why });
         }
-        let copy = self.copies.get(&nonce).map(|(record, _)| record);
-        let given = || self.given.get(&nonce).map(|given| &given.record);
-        copy.or_else(given).map(|record| Item::Live(record.clone()))
+        let copies = [self.copies.get(&nonce), self.past.get(&nonce)].into_iter().flatten();
+        let given = self.given.get(&nonce).map(|given| &given.record);
+        let all = copies.map(|(record, _)| record).chain(self.record(nonce)).chain(given);
+        all.max_by_key(|record| record.version()).map(|record| Item::Live(record.clone()))
     }
 
     /// Drops copies that nobody has told of for too long.
     pub fn forget_old(&mut self, now: Ms) {
-        self.copies.retain(|_, (record, since)| now.saturating_sub(*since) < Ms::from(record.keep_s) * 1_000);
+        let is_told_of =
+            |record: &Record, since: Ms| now.saturating_sub(since) < Ms::from(record.keep_s) * 1_000;
+        self.copies.retain(|_, (record, since)| is_told_of(record, *since));
+        self.past.retain(|_, (record, since)| is_told_of(record, *since));
     }
 
     // --- when owners change ---
@@ -306,12 +373,21 @@ impl Custody {
             .copies
             .values()
             .filter_map(|(record, _)| {
-                let owner = owner(record).filter(|owner| owner.node == me)?;
-                Some((record.clone(), owner))
+                // A copy of what this node gave away, or that is further down the line, is no reason
+                // to take it back.
+                let is_given = self.given.contains_key(&record.nonce);
+                let owner = owner(record).filter(|owner| owner.node == me && owner.epoch >= record.epoch)?;
+                (!is_given).then(|| (record.clone(), owner))
             })
             .collect();
         let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
         let taken = taken.collect();
+        for owned in self.owned.values_mut() {
+            owned.sent_to.retain(|node| !succession.is_over(*node));
+        }
+        for ending in self.ending.values_mut() {
+            ending.untold.retain(|node| !succession.is_over(*node));
+        }
         self.give_again(succession, now);
         taken
     }
@@ -359,8 +435,13 @@ impl Custody {
     }
 
     fn next_owner(&self, record: &Record, succession: &Succession) -> Option<Owner> {
+        if self.heirs.nodes().is_empty() {
+            return None; // who it will be is for others to say
+        }
         let leaving = Some((self.me, &*self.heirs));
-        succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving)
+        let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
+        // What was given to this node is its own by the verdicts only once the giver is over.
+        next.filter(|next| next.epoch > record.epoch)
     }
 
     /// The taker has it.
@@ -375,10 +456,11 @@ impl Custody {
         self.given.values().filter(|given| !given.taken).count()
     }
 
-    /// This node is given a session by its owner; `None` where it knows that to be out of date.
-    pub fn take(&mut self, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
+    /// This node, if it is still the one that was meant, is given a session by its owner; `None`
+    /// where it knows that to be out of date.
+    pub fn take(&mut self, to: NodeRef, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
         let nonce = record.nonce;
-        if self.ended.contains_key(&nonce) {
+        if to != self.me || self.ended.contains_key(&nonce) {
             return None;
         }
         if let Some(owned) = self.owned.get(&nonce) {
@@ -394,18 +476,30 @@ impl Custody {
     }
 
     /// This node goes on under another incarnation: with what it owned, where it is its own heir.
+    /// What it has to leave to others it can still be asked for: these may not have got the latest.
     pub fn be_reborn(&mut self, me: NodeRef, heir: bool, succession: &Succession, now: Ms) {
         self.me = me;
         self.heirs = Ring::over(Vec::new()).into();
-        self.given.clear();
         self.due.clear();
         self.ending.clear();
-        let owned = std::mem::take(&mut self.owned);
-        for (nonce, owned) in owned.into_iter().filter(|_| heir) {
-            let owner = succession.owner(owned.record.birth.home, Position::of_session(nonce));
-            if let Some(owner) = owner.filter(|owner| owner.node == me) {
-                self.adopt(&owned.record, owner.epoch, now);
+        let given = std::mem::take(&mut self.given).into_iter().map(|(nonce, given)| (nonce, given.record));
+        let owned = std::mem::take(&mut self.owned).into_iter().map(|(nonce, owned)| (nonce, owned.record));
+        for (nonce, record) in given {
+            self.keep_older(nonce, record, now);
+        }
+        for (nonce, record) in owned {
+            let owner = succession.owner(record.birth.home, Position::of_session(nonce));
+            match owner.filter(|owner| heir && owner.node == me) {
+                Some(owner) => drop(self.adopt(&record, owner.epoch, now)),
+                None => self.keep_older(nonce, record, now),
             }
+        }
+    }
+
+    /// Keeps a record of its own past, unless it has a later one.
+    fn keep_older(&mut self, nonce: Nonce, record: Arc<Record>, now: Ms) {
+        if self.past.get(&nonce).is_none_or(|(known, _)| known.version() < record.version()) {
+            self.past.insert(nonce, (record, now));
         }
     }
 

@@ -83,15 +83,22 @@ impl Succession {
     }
 
     /// The same, were the incarnation `leaving.0` over and `leaving.1` its heirs.
+    ///
+    /// Of each node that is over the heirs come in the order of their ring, each with its own heirs
+    /// before the next one. So whatever else becomes known later only adds to the end of the line.
     pub fn owner_after(
         &self,
         home: NodeRef,
         position: Position,
         leaving: Option<(NodeRef, &Ring)>,
     ) -> Option<Owner> {
-        let mut line = vec![home];
-        loop {
-            let node = *line.last().expect("it begins with the home");
+        let mut line: Vec<NodeRef> = Vec::new();
+        let mut next = vec![home];
+        while let Some(node) = next.pop() {
+            if line.contains(&node) {
+                continue;
+            }
+            line.push(node);
             let heirs = match (self.verdicts.get(&node), leaving) {
                 (Some(heirs), _) => &*heirs.ring,
                 (None, Some((leaver, heirs))) if leaver == node => heirs,
@@ -100,9 +107,11 @@ impl Succession {
                     return Some(Owner { node, epoch });
                 }
             };
-            let next = heirs.successors(position).find(|heir| !line.contains(heir))?;
-            line.push(next);
+            let first = next.len();
+            next.extend(heirs.successors(position));
+            next[first..].reverse();
         }
+        None
     }
 }
 

@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn set(count: u32) -> WitnessSet {
-        WitnessSet { ver: 1, members: nodes(count), before: None }
+        WitnessSet { ver: 1, members: nodes(count), before: None, gives: false }
     }
 
     fn voted(tags: &[u32]) -> impl Fn(NodeRef) -> bool {
@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_change_needs_both_memberships() {
-        let joint = WitnessSet { ver: 2, members: nodes(3), before: Some(nodes(5)[2..].to_vec()) };
+        let joint =
+            WitnessSet { ver: 2, members: nodes(3), before: Some(nodes(5)[2..].to_vec()), gives: false };
         assert!(!joint.has_quorum(voted(&[1, 2])));
         assert!(!joint.has_quorum(voted(&[4, 5])));
         assert!(joint.has_quorum(voted(&[2, 3, 4])));

@@ -82,6 +82,9 @@ pub struct WitnessSet {
     pub members: Vec<NodeRef>,
     /// The last membership that was in force alone.
     pub before: Option<Vec<NodeRef>>,
+    /// It leaves, and gives its sessions to the members: its heirs are these, whatever becomes of
+    /// them, and no others.
+    pub gives: bool,
 }
 
 /// The number of a proposal: ordered, and unique, since each proposer uses each number once.
@@ -127,7 +130,8 @@ mod tests {
     #[test]
     fn notes_are_golden() {
         let ballot = Ballot { n: 3, by: node(1) };
-        let set = WitnessSet { ver: 2, members: vec![node(1), node(2)], before: Some(vec![node(1)]) };
+        let set =
+            WitnessSet { ver: 2, members: vec![node(1), node(2)], before: Some(vec![node(1)]), gives: false };
         let heirs = vec![node(1)];
         for (say, golden) in [
             (Say::Beat { sent: 7, digest: 9 }, "010a0000000701050206000709"),
@@ -170,7 +174,8 @@ mod tests {
     fn the_longest_note_fits_a_datagram() {
         let far = |tag: u32| NodeRef { tag: Tag(u32::MAX - tag), inc: Incarnation(u64::MAX - 1) };
         let heirs: Vec<_> = (0..7).map(far).collect();
-        let set = WitnessSet { ver: u32::MAX, members: heirs.clone(), before: Some(heirs.clone()) };
+        let set =
+            WitnessSet { ver: u32::MAX, members: heirs.clone(), before: Some(heirs.clone()), gives: true };
         let ballot = Ballot { n: u32::MAX, by: far(9) };
         let verdicts = vec![Verdict { over: far(9), heirs: heirs.clone() }; 8];
         let (over, without, ver) = (far(9), vec![far(8); 13], u32::MAX);

@@ -36,7 +36,7 @@ pub struct Record {
     pub subscriptions: BTreeSet<Arc<str>>,
     /// Tools that the upstream says may be called twice.
     pub repeatable: Arc<BTreeSet<String>>,
-    /// For how long a backup keeps it unasked.
+    /// For how long a backup keeps it unasked; 0 where the session shall end with its owner.
     pub keep_s: u32,
 }
 
@@ -51,13 +51,23 @@ impl Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     Live(Arc<Record>),
-    Ended { nonce: Nonce, why: GoneWhy },
+    Ended {
+        nonce: Nonce,
+        why: GoneWhy,
+    },
+    /// Others keep the copies now: those of this version and before are not needed any more.
+    Elsewhere {
+        nonce: Nonce,
+        version: (u32, u32),
+    },
 }
 
 /// An owner to a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
     pub from: NodeRef,
+    /// Not for who it is by the time it reads this, if that is somebody else.
+    pub to: NodeRef,
     pub items: Vec<Item>,
 }
 
@@ -70,6 +80,8 @@ pub struct Kept {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Give {
     pub from: NodeRef,
+    /// Not for who it is by the time it reads this, if that is somebody else.
+    pub to: NodeRef,
     pub record: Arc<Record>,
 }
 
@@ -144,13 +156,13 @@ mod tests {
         let items =
             vec![Item::Live(record.clone()), Item::Ended { nonce: Nonce([8; 12]), why: GoneWhy::Deleted }];
         assert_golden(
-            &Keep { from: home, items },
+            &Keep { from: home, to: home, items },
             "010b0000005401020200090909090909090909090909030102040000000000000000000000000000000001017501730205010175017301027b7d0104696e666f0103613a6201046563686f3c0108080808080808080808080803",
             &mut Vec::new(),
         );
         assert_golden(&Kept {}, "010c00000000", &mut Vec::new());
         assert_golden(
-            &Give { from: home, record: record.clone() },
+            &Give { from: home, to: home, record: record.clone() },
             "010d000000440102090909090909090909090909030102040000000000000000000000000000000001017501730205010175017301027b7d0104696e666f0103613a6201046563686f3c",
             &mut Vec::new(),
         );

@@ -142,10 +142,10 @@ impl Tenure {
         self.own.set.members.iter().copied().filter(|node| *node != self.me).collect()
     }
 
-    /// Whether a quorum has agreed on the witnesses that this node has declared, so that whoever
-    /// asks finds these and no others.
+    /// Whether a quorum has stored the witnesses that this node has declared, so that whoever asks
+    /// finds these and no others. A node that [retires](Self::retire) gives nothing away before.
     pub fn is_settled(&self) -> bool {
-        self.own.is_established() && self.own.set.before.is_none()
+        self.own.is_settled()
     }
 
     /// Until when this node may serve, if nothing more is heard.
@@ -163,6 +163,16 @@ impl Tenure {
         let beats = |peer: &&Peer| peer.set.is_some();
         let peer = self.peers.get(&node).filter(beats);
         peer.is_some_and(|peer| peer.proof.is_some() || now.saturating_sub(peer.heard) > QUIET)
+    }
+
+    /// Those whose end this node is trying to get agreed on.
+    pub fn deciding(&self) -> impl Iterator<Item = NodeRef> {
+        self.proposals.keys().copied()
+    }
+
+    /// How much it remembers: nodes, proposals, verdicts.
+    pub fn sizes(&self) -> [usize; 3] {
+        [self.peers.len(), self.proposals.len(), self.succession.len()]
     }
 
     /// Those whose end would matter to this node, to be watched for proof of it.
@@ -222,8 +232,11 @@ impl Tenure {
     /// A message of another node's.
     pub fn hear(&mut self, note: &Note, now: Ms) {
         let from = note.from;
-        // Whoever is gone says nothing any more: what still comes of it was under way.
-        if note.to != self.me || from == self.me || self.is_proven(from) {
+        if note.to != self.me || from == self.me {
+            return;
+        }
+        // What still comes of whoever is gone was under way.
+        if self.is_proven(from) && self.keeps(Rule::TheGoneAreSilent) {
             return;
         }
         match &note.say {
@@ -356,8 +369,11 @@ impl Tenure {
     // --- as the owner of sessions ---
 
     fn keep_own(&mut self, now: Ms) {
+        // Gossip alone turns away no witness that still answers.
+        let answers = |node: NodeRef| self.own.has_answered(node, now.saturating_sub(SILENCE));
         let eligible = |(node, phase): (&NodeRef, &Phase)| {
-            (*phase == Phase::Active && !self.is_gone(*node)).then_some(*node)
+            let serves = *phase == Phase::Active || (*phase == Phase::Dead && answers(*node));
+            (serves && !self.is_gone(*node)).then_some(*node)
         };
         let wished = witness::choose(self.me, self.members.iter().filter_map(eligible));
         let digest = self.succession.digest();
@@ -367,8 +383,8 @@ impl Tenure {
         };
         let living = self.members.keys().copied().chain([self.me]);
         let joint = self.rules.keeps(Rule::JointChange);
-        self.own.change(self.me, wished, gone, living, joint);
-        let said = self.own.say(self.me, digest, now);
+        self.own.change(self.me, wished, gone, living.clone(), joint);
+        let said = self.own.say(self.me, digest, gone, living, now);
         self.effects.extend(said.into_iter().map(|(to, say)| Effect::Send { to, say }));
     }
 

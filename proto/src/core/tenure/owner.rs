@@ -12,7 +12,10 @@ pub(super) struct Own {
     stored: BTreeMap<NodeRef, u32>,
     /// When the latest beat was sent that each witness has acknowledged.
     acked: BTreeMap<NodeRef, Ms>,
+    /// A quorum has stored a first set: before that nobody could say who the heirs are.
     established: bool,
+    /// The highest version that a quorum has stored.
+    settled: u32,
     next_beat: Ms,
     /// It drains: its witnesses stay as they are.
     pub(super) retiring: bool,
@@ -27,15 +30,19 @@ impl Own {
             stored: BTreeMap::new(),
             acked: BTreeMap::new(),
             established: false,
+            settled: 0,
             next_beat: 0,
             retiring: false,
             resigned: false,
         }
     }
 
-    /// Whether a quorum has stored a first set: before that nobody could say who the heirs are.
-    pub(super) fn is_established(&self) -> bool {
+    /// Whether a quorum has stored the set that is declared now, and no change of it is under way.
+    pub(super) fn is_settled(&self) -> bool {
         self.established
+            && self.set.before.is_none()
+            && self.settled == self.set.ver
+            && self.set.gives == self.retiring
     }
 
     /// The latest moment by which a quorum has acknowledged, and a lease more.
@@ -50,6 +57,11 @@ impl Own {
             return Ms::MAX; // it needs nobody else
         }
         self.acked.values().copied().filter(|at| by(*at)).max().map_or(0, |at| at + LEASE)
+    }
+
+    /// Whether this witness has acknowledged a beat that was sent since then.
+    pub(super) fn has_answered(&self, node: NodeRef, since: Ms) -> bool {
+        self.set.members.contains(&node) && self.acked.get(&node).is_some_and(|at| *at >= since)
     }
 
     pub(super) fn acknowledged(&mut self, from: NodeRef, sent: Ms, stored: u32) {
@@ -78,9 +90,10 @@ impl Own {
         let has = |node: NodeRef| self.stored.get(&node) == Some(&ver);
         let is_stored = ver > 0 && self.set.is_decided(has, gone, living);
         if is_stored {
-            self.established = true;
-            if self.set.before.is_some() {
-                self.set = WitnessSet { ver: ver + 1, members: self.set.members.clone(), before: None };
+            (self.established, self.settled) = (true, ver);
+            if self.set.before.is_some() || self.set.gives != self.retiring {
+                let gives = self.set.before.is_none() && self.retiring;
+                self.set = WitnessSet { ver: ver + 1, before: None, gives, ..std::mem::take(&mut self.set) };
                 self.next_beat = 0;
                 return self.stored(me, ver + 1);
             }
@@ -91,16 +104,24 @@ impl Own {
         }
         let before = match self.set.before.take() {
             Some(before) => Some(before),
-            None if self.established && joint => Some(std::mem::take(&mut self.set.members)),
+            // Also of a first set that is not known to be stored: it may be, and be decided by.
+            None if ver > 0 && joint => Some(std::mem::take(&mut self.set.members)),
             None => None,
         };
-        self.set = WitnessSet { ver: ver + 1, members: wished, before };
+        self.set = WitnessSet { ver: ver + 1, members: wished, before, gives: false };
         self.next_beat = 0; // while a change is on its way, more nodes are needed than before or after
         self.stored(me, ver + 1);
     }
 
     /// Its beat, when one is due, and its set to whoever has not stored that.
-    pub(super) fn say(&mut self, me: NodeRef, digest: u64, now: Ms) -> Vec<(NodeRef, Say)> {
+    pub(super) fn say(
+        &mut self,
+        me: NodeRef,
+        digest: u64,
+        gone: impl Fn(NodeRef) -> bool,
+        living: impl Iterator<Item = NodeRef>,
+        now: Ms,
+    ) -> Vec<(NodeRef, Say)> {
         if now < self.next_beat {
             return Vec::new();
         }
@@ -111,6 +132,13 @@ impl Own {
             if self.stored.get(&node).is_none_or(|ver| *ver < self.set.ver) {
                 said.push((node, Say::Declare { set: self.set.clone() }));
             }
+        }
+        if !self.set.has_quorum(|node| !gone(node)) {
+            // Then a change needs all who live.
+            let everyone = self.set.everyone();
+            let others = living.filter(|node| *node != me && !gone(*node) && !everyone.contains(node));
+            let untold = others.filter(|node| self.stored.get(node).is_none_or(|ver| *ver < self.set.ver));
+            said.extend(untold.map(|node| (node, Say::Declare { set: self.set.clone() })));
         }
         said
     }

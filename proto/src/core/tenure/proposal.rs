@@ -58,7 +58,7 @@ impl Tenure {
         let peer = self.peers.get(&node)?;
         let rank = self.rank(node);
         if let Some(since) = peer.proof {
-            return Some(since + rank * RANK_STEP_PROOF);
+            return (peer.set.is_some() || self.settled).then_some(since + rank * RANK_STEP_PROOF);
         }
         let asked_for = self.wanted.contains_key(&node)
             || self.members.get(&node) == Some(&Phase::Dead)
@@ -105,8 +105,8 @@ impl Tenure {
 
     pub(super) fn push_proposals(&mut self, now: Ms) {
         for over in self.proposals.keys().copied().collect::<Vec<_>>() {
-            if over != self.me && !self.has_evidence(over, now) {
-                self.proposals.remove(&over); // it has been heard again
+            if over != self.me && self.due(over, now).is_none() {
+                self.proposals.remove(&over); // it has been heard again, or nobody asks for it any more
                 continue;
             }
             let Some(proposal) = self.proposals.get(&over) else { continue };
@@ -261,9 +261,11 @@ impl Tenure {
         if let Some(newer) = set.filter(|set| set.ver > ver && self.keeps(Rule::LatestSet)) {
             return Some(Say::No { over, ballot, why: WhyNot::Newer(newer.clone()) });
         }
+        let set_is_known = set.is_some();
         self.peer(over, now);
-        let agrees =
-            (from == over || self.has_evidence(over, now)) && without.iter().all(|node| self.is_gone(*node));
+        let sees = from == over
+            || (self.has_evidence(over, now) && (ver > 0 || set_is_known || self.may_be_strangers(over)));
+        let agrees = sees && without.iter().all(|node| self.is_gone(*node));
         (!agrees).then_some(Say::No { over, ballot, why: WhyNot::NoEvidence })
     }
 
@@ -340,11 +342,19 @@ impl Tenure {
         let others = living.into_iter().filter(|node| *node != over || over == self.me);
         match &proposal.set {
             Some(set) => set.is_decided(|node| voted.contains(&node), |node| self.is_gone(node), others),
-            None => others.into_iter().all(|node| voted.contains(&node)),
+            // Who knows of no witnesses may know of too few nodes as well.
+            None => self.may_be_strangers(over) && others.into_iter().all(|node| voted.contains(&node)),
         }
     }
 
-    /// Who shall take over: the witnesses that can, or whoever else lives.
+    /// Whether all who live may decide about a node whose witnesses nobody knows: it may be serving
+    /// by the word of some that have not been heard of yet, unless its process is gone.
+    fn may_be_strangers(&self, over: NodeRef) -> bool {
+        self.settled && self.is_proven(over)
+    }
+
+    /// Who shall take over: the witnesses that can, or whoever else lives. Of a node that may have
+    /// given sessions away it is those that it may have given them to.
     fn heirs_of(&self, over: NodeRef) -> Vec<NodeRef> {
         if over == self.me && !self.own.retiring {
             return vec![next_of(self.me)];
@@ -354,8 +364,10 @@ impl Tenure {
             false => !self.is_gone(node) && self.members.get(&node) == Some(&Phase::Active),
         };
         let set = self.proposals.get(&over).and_then(|proposal| proposal.set.as_ref());
+        let gives = set.is_some_and(|set| set.gives);
         let witnesses = set.map(|set| set.members.clone()).unwrap_or_default();
-        let mut heirs: Vec<_> = witnesses.into_iter().filter(|node| *node != over && can(*node)).collect();
+        let mut heirs: Vec<_> =
+            witnesses.into_iter().filter(|node| *node != over && (gives || can(*node))).collect();
         if heirs.is_empty() {
             heirs = self.living().into_iter().filter(|node| *node != over && can(*node)).collect();
             heirs.sort_unstable_by_key(|node| witness::rank(over.tag, *node));

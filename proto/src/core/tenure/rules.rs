@@ -27,7 +27,7 @@ pub enum Rule {
     /// A witness that has agreed on a node's end stores no further set of its.
     FenceHoldsTheSet,
     /// Whoever is proven gone is not listened to.
-    HeirsAreAgreed,
+    TheGoneAreSilent,
     /// A backup keeps the latest of what it was told, in whatever order that came.
     RecordsNeverRegress,
     /// A node that gave a session away serves it no more, also when it hears nothing of the taker.
@@ -53,7 +53,7 @@ impl Rule {
         Self::JointChange,
         Self::LatestSet,
         Self::FenceHoldsTheSet,
-        Self::HeirsAreAgreed,
+        Self::TheGoneAreSilent,
         Self::RecordsNeverRegress,
         Self::GivenIsGiven,
         Self::CopiedBeforeAnswered,

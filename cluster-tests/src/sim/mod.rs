@@ -1,0 +1,77 @@
+//! A cluster as a value: the production state machines of [`proto::core`], virtual clients, a
+//! network and a clock, all driven by one seed. First anything may fail, then everything heals and
+//! the cluster must be whole again.
+//!
+//! What can happen is in [`faults`], what lies between nodes in [`network`], what should be true in
+//! [`checker`]. The binary `vopr` runs it.
+
+mod checker;
+mod clients;
+mod event;
+mod faults;
+mod gossip;
+mod network;
+mod owner;
+mod process;
+mod rng;
+mod rpc;
+mod story;
+mod world;
+
+pub use checker::Violation;
+pub use story::Telling;
+
+use proto::core::tenure::Rules;
+use std::ops::AddAssign;
+
+/// What has happened in one world, or in many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub worlds: u64,
+    pub faults: [u64; 12],
+    /// Incarnations that ended, and sessions that were taken over, revived or given away.
+    pub verdicts: u64,
+    pub reborn: u64,
+    pub inherited: u64,
+    pub revivals: u64,
+    pub given: u64,
+    pub sessions: u64,
+    pub requests: u64,
+    pub messages: u64,
+    pub events: u64,
+}
+
+impl Counts {
+    /// What the numbers of `faults` count.
+    pub const FAULTS: [&'static str; 12] = faults::Fault::KINDS;
+}
+
+impl AddAssign<&Counts> for Counts {
+    fn add_assign(&mut self, more: &Counts) {
+        self.worlds += more.worlds;
+        self.faults.iter_mut().zip(more.faults).for_each(|(sum, more)| *sum += more);
+        self.verdicts += more.verdicts;
+        self.reborn += more.reborn;
+        self.inherited += more.inherited;
+        self.revivals += more.revivals;
+        self.given += more.given;
+        self.sessions += more.sessions;
+        self.requests += more.requests;
+        self.messages += more.messages;
+        self.events += more.events;
+    }
+}
+
+/// How a world ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub violation: Option<Violation>,
+    pub counts: Counts,
+    /// Of everything that happened, if that was told.
+    pub hash: u64,
+}
+
+/// Runs the world of this seed to its end, or to the first violation.
+pub fn run(seed: u64, rules: Rules, telling: Telling) -> Report {
+    world::World::new(seed, rules, telling).run()
+}
