@@ -437,8 +437,9 @@ impl Custody {
         }
         let leaving = Some((self.me, &*self.heirs));
         let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
-        // What was given to this node is its own by the verdicts only once the giver is over.
-        next.filter(|next| next.epoch > record.epoch)
+        // What was given to this node is its own by the verdicts only once the giver is over; and it
+        // gives to nobody but its own heirs, which no verdict can pass over.
+        next.filter(|next| next.epoch > record.epoch && self.heirs.nodes().contains(&next.node))
     }
 
     /// The taker has it.

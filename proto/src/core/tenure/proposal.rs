@@ -56,7 +56,7 @@ impl Tenure {
     fn due(&self, node: NodeRef, now: Ms) -> Option<Ms> {
         let peer = self.peers.get(&node)?;
         let rank = self.rank(node);
-        if let Some(since) = peer.proof {
+        if let Some(since) = self.gone.get(&node) {
             return (peer.set.is_some() || self.settled).then_some(since + rank * RANK_STEP_PROOF);
         }
         let asked_for = self.wanted.contains_key(&node)
@@ -73,7 +73,7 @@ impl Tenure {
         let set = self.peers.get(&node).and_then(|peer| peer.set.as_ref());
         let others = set.map_or_else(|| self.living(), WitnessSet::everyone);
         let is_before = |other: &NodeRef| {
-            *other != node && !self.is_gone(*other) && witness::rank(node.tag, *other) < mine
+            *other != node && !self.is_out(*other) && witness::rank(node.tag, *other) < mine
         };
         others.iter().filter(|other| is_before(other)).count() as Ms
     }
@@ -349,7 +349,7 @@ impl Tenure {
     /// Whether all who live may decide about a node whose witnesses nobody knows: it may be serving
     /// by the word of some that have not been heard of yet, unless its process is gone.
     fn may_be_strangers(&self, over: NodeRef) -> bool {
-        self.settled && self.is_proven(over)
+        self.settled && self.is_gone(over)
     }
 
     /// Who shall take over: the witnesses that can, or whoever else lives. Of a node that may have
@@ -360,7 +360,7 @@ impl Tenure {
         }
         let can = |node: NodeRef| match node == self.me {
             true => !self.own.retiring && over != self.me,
-            false => !self.is_gone(node) && self.members.get(&node) == Some(&Phase::Active),
+            false => !self.is_out(node) && self.members.get(&node) == Some(&Phase::Active),
         };
         let set = self.proposals.get(&over).and_then(|proposal| proposal.set.as_ref());
         let gives = set.is_some_and(|set| set.gives);
