@@ -265,8 +265,7 @@ impl World {
     fn ask_again(&mut self, id: JourneyId, owner: NodeRef) {
         let Some(journey) = self.journeys.get(&id) else { return };
         let Some(process) = self.process(journey.pid) else { return };
-        let lost = process.tenure.succession().is_over(owner)
-            || (owner != process.me() && !process.tenure.watched().any(|node| node == owner));
+        let lost = process.tenure.succession().is_over(owner) || process.tenure.is_gone(owner);
         if lost {
             return self.finish(id, Told::Failed { may_have_run: true });
         }

@@ -15,10 +15,12 @@ mod owner;
 mod process;
 mod rng;
 mod rpc;
+mod runs;
 mod story;
 mod world;
 
 pub use checker::Violation;
+pub use runs::{Catch, Tally, many, mutate};
 pub use story::Telling;
 
 use proto::core::tenure::Rules;

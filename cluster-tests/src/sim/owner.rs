@@ -229,7 +229,7 @@ impl World {
         item: Option<Option<Item>>,
     ) {
         let Some(process) = self.process(pid) else { return };
-        let gone = process.tenure.succession().is_over(of) || !process.tenure.watched().any(|it| it == of);
+        let gone = process.tenure.succession().is_over(of) || process.tenure.is_gone(of);
         let Some(reviving) = process.reviving.get_mut(&nonce) else { return };
         if !reviving.asked.remove(&rpc) {
             return;

@@ -81,7 +81,7 @@ pub struct Custody {
     rules: Rules,
     owned: BTreeMap<Nonce, Owned>,
     copies: BTreeMap<Nonce, (Arc<Record>, Ms)>,
-    /// What it owned in earlier incarnations: for others to ask for, not to go on from.
+    /// What it owned or kept in earlier incarnations: for others to ask for, not to go on from.
     past: BTreeMap<Nonce, (Arc<Record>, Ms)>,
     given: BTreeMap<Nonce, Given>,
     ending: BTreeMap<Nonce, Ending>,
@@ -440,8 +440,9 @@ impl Custody {
         }
         let leaving = Some((self.me, &*self.heirs));
         let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
-        // What was given to this node is its own by the verdicts only once the giver is over.
-        next.filter(|next| next.epoch > record.epoch)
+        // What was given to this node is its own by the verdicts only once the giver is over; and it
+        // gives to nobody but its own heirs, which no verdict can pass over.
+        next.filter(|next| next.epoch > record.epoch && self.heirs.nodes().contains(&next.node))
     }
 
     /// The taker has it.
@@ -482,6 +483,10 @@ impl Custody {
         self.heirs = Ring::over(Vec::new()).into();
         self.due.clear();
         self.ending.clear();
+        // Those who told the earlier incarnation to keep something can't tell this one to drop it.
+        for (nonce, (record, _)) in std::mem::take(&mut self.copies) {
+            self.keep_older(nonce, record, now);
+        }
         let given = std::mem::take(&mut self.given).into_iter().map(|(nonce, given)| (nonce, given.record));
         let owned = std::mem::take(&mut self.owned).into_iter().map(|(nonce, owned)| (nonce, owned.record));
         for (nonce, record) in given {
@@ -496,7 +501,7 @@ impl Custody {
         }
     }
 
-    /// Keeps a record of its own past, unless it has a later one.
+    /// Keeps a record of its past, unless it has a later one.
     fn keep_older(&mut self, nonce: Nonce, record: Arc<Record>, now: Ms) {
         if self.past.get(&nonce).is_none_or(|(known, _)| known.version() < record.version()) {
             self.past.insert(nonce, (record, now));

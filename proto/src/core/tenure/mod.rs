@@ -17,10 +17,10 @@ mod rules;
 pub use crate::wire::Ms;
 pub use rules::{Rule, Rules};
 
-use super::succession::Succession;
+use super::succession::{Succession, VERDICTS_MAX};
 use super::view::Phase;
 use super::witness;
-use crate::id::{Incarnation, NodeRef};
+use crate::id::{Incarnation, NodeRef, Tag};
 use crate::wire::{Note, Say, Verdict, WitnessSet};
 use acceptor::Acceptor;
 use owner::Own;
@@ -71,8 +71,6 @@ pub enum Effect {
 struct Peer {
     /// When a beat of it last came, or when it was first heard of.
     heard: Ms,
-    /// It is gone for certain, since then.
-    proof: Option<Ms>,
     acceptor: Acceptor,
     /// Its witnesses, as far as this node has stored them.
     set: Option<WitnessSet>,
@@ -87,6 +85,10 @@ pub struct Tenure {
     members: BTreeMap<NodeRef, Phase>,
     own: Own,
     peers: BTreeMap<NodeRef, Peer>,
+    /// Processes that are gone for certain, since when.
+    gone: BTreeMap<NodeRef, Ms>,
+    /// The latest incarnation that has said something under each name: none before it will again.
+    latest: BTreeMap<Tag, Incarnation>,
     succession: Succession,
     proposals: BTreeMap<NodeRef, Proposal>,
     /// The last ballot that this node has made: none is used twice.
@@ -111,6 +113,8 @@ impl Tenure {
             members: BTreeMap::new(),
             own: Own::new(),
             peers: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            latest: BTreeMap::from([(me.tag, me.inc)]),
             succession: Succession::default(),
             proposals: BTreeMap::new(),
             ballots: 0,
@@ -193,7 +197,12 @@ impl Tenure {
     /// This process is gone for certain.
     pub fn proven(&mut self, node: NodeRef, now: Ms) {
         if node != self.me {
-            self.peer(node, now).proof.get_or_insert(now);
+            self.peer(node, now);
+            self.gone.entry(node).or_insert(now);
+            if self.gone.len() > VERDICTS_MAX {
+                let oldest = self.gone.keys().min_by_key(|node| (node.inc, node.tag)).copied();
+                oldest.and_then(|oldest| self.gone.remove(&oldest));
+            }
         }
     }
 
@@ -236,9 +245,10 @@ impl Tenure {
             return;
         }
         // What still comes of whoever is gone was under way.
-        if self.is_proven(from) && self.keeps(Rule::TheGoneAreSilent) {
+        if self.is_gone(from) && self.keeps(Rule::TheGoneAreSilent) {
             return;
         }
+        self.meet(from, now);
         match &note.say {
             Say::Beat { sent, digest } => self.witness_beat(from, *sent, *digest, now),
             Say::Acked { sent, stored, digest } => {
@@ -308,7 +318,7 @@ impl Tenure {
             return true;
         }
         self.peers.get(&node).is_some_and(|peer| {
-            peer.proof.is_some()
+            self.is_gone(node)
                 || peer.acceptor.is_fencing()
                 || (now >= self.judges_from && now.saturating_sub(peer.heard) > self.silence())
         })
@@ -318,13 +328,27 @@ impl Tenure {
         if self.keeps(Rule::SilenceOutlastsLease) { SILENCE } else { LEASE / 2 }
     }
 
-    fn is_proven(&self, node: NodeRef) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.proof.is_some())
+    /// Whether the process is gone for certain, or goes on as a later incarnation: then nothing it is
+    /// asked will be answered. A verdict alone is no reason to think so: until it hears of it, a
+    /// silent node may still agree to others' ends.
+    pub fn is_gone(&self, node: NodeRef) -> bool {
+        self.gone.contains_key(&node) || self.latest.get(&node.tag).is_some_and(|inc| *inc > node.inc)
     }
 
-    /// Gone for certain: it answers nothing.
-    fn is_gone(&self, node: NodeRef) -> bool {
-        self.succession.is_over(node) || self.is_proven(node)
+    /// Not one to count on: over, or gone.
+    fn is_out(&self, node: NodeRef) -> bool {
+        self.succession.is_over(node) || self.is_gone(node)
+    }
+
+    /// Something came from this incarnation, so those before it are gone.
+    fn meet(&mut self, from: NodeRef, now: Ms) {
+        let latest = self.latest.entry(from.tag).or_insert(from.inc);
+        if *latest < from.inc {
+            *latest = from.inc;
+            let first = NodeRef { inc: Incarnation(0), ..from };
+            let earlier: Vec<_> = self.peers.range(first..from).map(|(node, _)| *node).collect();
+            earlier.into_iter().for_each(|node| self.proven(node, now));
+        }
     }
 
     // --- verdicts ---
@@ -346,6 +370,7 @@ impl Tenure {
     fn be_reborn(&mut self, verdict: &Verdict, now: Ms) {
         let was = self.me;
         self.me = next_of(was);
+        self.latest.insert(self.me.tag, self.me.inc);
         let retiring = self.own.retiring;
         self.own = Own::new();
         self.own.retiring = retiring;
@@ -373,13 +398,13 @@ impl Tenure {
         let answers = |node: NodeRef| self.own.has_answered(node, now.saturating_sub(SILENCE));
         let eligible = |(node, phase): (&NodeRef, &Phase)| {
             let serves = *phase == Phase::Active || (*phase == Phase::Dead && answers(*node));
-            (serves && !self.is_gone(*node)).then_some(*node)
+            (serves && !self.is_out(*node)).then_some(*node)
         };
         let wished = witness::choose(self.me, self.members.iter().filter_map(eligible));
         let digest = self.succession.digest();
-        let (peers, succession) = (&self.peers, &self.succession);
+        let (all_gone, latest) = (&self.gone, &self.latest);
         let gone = |node: NodeRef| {
-            succession.is_over(node) || peers.get(&node).is_some_and(|peer| peer.proof.is_some())
+            all_gone.contains_key(&node) || latest.get(&node.tag).is_some_and(|inc| *inc > node.inc)
         };
         let living = self.members.keys().copied().chain([self.me]);
         let joint = self.rules.keeps(Rule::JointChange);
@@ -402,7 +427,6 @@ impl Tenure {
     fn peer(&mut self, node: NodeRef, now: Ms) -> &mut Peer {
         self.peers.entry(node).or_insert_with(|| Peer {
             heard: now,
-            proof: None,
             acceptor: Acceptor::default(),
             set: None,
         })

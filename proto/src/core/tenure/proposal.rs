@@ -57,7 +57,7 @@ impl Tenure {
     fn due(&self, node: NodeRef, now: Ms) -> Option<Ms> {
         let peer = self.peers.get(&node)?;
         let rank = self.rank(node);
-        if let Some(since) = peer.proof {
+        if let Some(since) = self.gone.get(&node) {
             return (peer.set.is_some() || self.settled).then_some(since + rank * RANK_STEP_PROOF);
         }
         let asked_for = self.wanted.contains_key(&node)
@@ -74,7 +74,7 @@ impl Tenure {
         let set = self.peers.get(&node).and_then(|peer| peer.set.as_ref());
         let others = set.map_or_else(|| self.living(), WitnessSet::everyone);
         let is_before = |other: &NodeRef| {
-            *other != node && !self.is_gone(*other) && witness::rank(node.tag, *other) < mine
+            *other != node && !self.is_out(*other) && witness::rank(node.tag, *other) < mine
         };
         others.iter().filter(|other| is_before(other)).count() as Ms
     }
@@ -350,6 +350,7 @@ impl Tenure {
     /// Whether all who live may decide about a node whose witnesses nobody knows: it may be serving
     /// by the word of some that have not been heard of yet, unless its process is gone.
     fn may_be_strangers(&self, over: NodeRef) -> bool {
+<<<<<<< HEAD
         self.settled && (self.is_proven(over) || self.is_succeeded(over))
     }
 
@@ -358,6 +359,9 @@ impl Tenure {
     fn is_succeeded(&self, node: NodeRef) -> bool {
         let mut living = self.members.keys().chain([&self.me]);
         living.any(|other| other.tag == node.tag && other.inc > node.inc)
+=======
+        self.settled && self.is_gone(over)
+>>>>>>> sim
     }
 
     /// Who shall take over: the witnesses that can, or whoever else lives. Of a node that may have
@@ -368,7 +372,7 @@ impl Tenure {
         }
         let can = |node: NodeRef| match node == self.me {
             true => !self.own.retiring && over != self.me,
-            false => !self.is_gone(node) && self.members.get(&node) == Some(&Phase::Active),
+            false => !self.is_out(node) && self.members.get(&node) == Some(&Phase::Active),
         };
         let set = self.proposals.get(&over).and_then(|proposal| proposal.set.as_ref());
         let gives = set.is_some_and(|set| set.gives);
