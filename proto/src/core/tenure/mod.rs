@@ -166,7 +166,7 @@ impl Tenure {
     pub fn is_quiet(&self, node: NodeRef, now: Ms) -> bool {
         let beats = |peer: &&Peer| peer.set.is_some();
         let peer = self.peers.get(&node).filter(beats);
-        peer.is_some_and(|peer| peer.proof.is_some() || now.saturating_sub(peer.heard) > QUIET)
+        peer.is_some_and(|peer| self.is_gone(node) || now.saturating_sub(peer.heard) > QUIET)
     }
 
     /// Those whose end this node is trying to get agreed on.
@@ -332,7 +332,8 @@ impl Tenure {
     /// asked will be answered. A verdict alone is no reason to think so: until it hears of it, a
     /// silent node may still agree to others' ends.
     pub fn is_gone(&self, node: NodeRef) -> bool {
-        self.gone.contains_key(&node) || self.latest.get(&node.tag).is_some_and(|inc| *inc > node.inc)
+        let latest = if node.tag == self.me.tag { Some(&self.me.inc) } else { self.latest.get(&node.tag) };
+        self.gone.contains_key(&node) || latest.is_some_and(|inc| *inc > node.inc)
     }
 
     /// Not one to count on: over, or gone.

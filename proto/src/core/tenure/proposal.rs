@@ -350,14 +350,7 @@ impl Tenure {
     /// Whether all who live may decide about a node whose witnesses nobody knows: it may be serving
     /// by the word of some that have not been heard of yet, unless its process is gone.
     fn may_be_strangers(&self, over: NodeRef) -> bool {
-        self.settled && (self.is_gone(over) || self.is_succeeded(over))
-    }
-
-    /// Whether a later incarnation has been there for a while. Of two processes with one name the
-    /// earlier one ends as soon as it hears of the other.
-    fn is_succeeded(&self, node: NodeRef) -> bool {
-        let mut living = self.members.keys().chain([&self.me]);
-        living.any(|other| other.tag == node.tag && other.inc > node.inc)
+        self.settled && self.is_gone(over)
     }
 
     /// Who shall take over: the witnesses that can, or whoever else lives. Of a node that may have
