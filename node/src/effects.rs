@@ -52,7 +52,12 @@ impl Tenancy {
                 Effect::Reborn { was, heir } => {
                     let lost = self.sessions.be_reborn(heir, &self.cluster.world().succession);
                     let now = self.cluster.me();
-                    tracing::warn!(%was, %now, heir, lost, "the others took this node for gone: reborn");
+                    match self.cluster.phase() {
+                        Phase::Joining | Phase::Active => {
+                            tracing::warn!(%was, %now, heir, lost, "the others took this node for gone: reborn");
+                        }
+                        Phase::Draining | Phase::Dead => tracing::info!(lost, "resigned"),
+                    }
                     let mut greeting = self.bound.greeting();
                     greeting.node = now;
                     self.bound.greet_as(greeting);
