@@ -88,12 +88,17 @@ impl Drain {
         let mut worlds = cluster.worlds();
         let over = worlds.wait_for(|world| world.succession.is_over(me));
         let _ = tokio::time::timeout(schedule.step, over).await;
+        if !is_alone {
+            // What was sent to it before that was known is told to go elsewhere, while there is somebody to say it.
+            tokio::time::sleep(schedule.step / 2).await;
+        }
         cluster.enter(Phase::Dead); // what is told regularly from now on
         self.gossip.announce_phase(Phase::Dead).await;
         if !is_alone {
             tokio::time::sleep(schedule.step).await;
         }
         self.operators.stop.cancel();
+        self.gossip.end();
         peers.close();
         let _ = tokio::time::timeout(schedule.step, peers.closed()).await;
     }

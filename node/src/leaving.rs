@@ -35,20 +35,21 @@ pub(crate) struct Schedule {
     pub(crate) parks: Instant,
     /// What is still in progress is cut off.
     pub(crate) cut: Instant,
-    /// For each of the last steps: the cut, this node's own end, the news of it, closed connections.
+    /// For each of the last steps: the cut, this node's own end, what was on its way then, the news of
+    /// it, closed connections.
     pub(crate) step: Duration,
 }
 
 impl Schedule {
     pub(crate) fn new(began: Instant, time: Duration) -> Self {
-        // Four steps in the last third, or less.
-        let step = NEWS_TIME.min(time / 12);
+        // Five steps in the last third, or less.
+        let step = NEWS_TIME.min(time / 15);
         Self {
             began,
             told: began + NEWS_TIME.min(time / 8),
             closes: began + time / 3,
             parks: began + time / 2,
-            cut: began + time - 4 * step,
+            cut: began + time - 5 * step,
             step,
         }
     }
@@ -150,7 +151,7 @@ mod tests {
             let schedule = Schedule::new(began, time);
             let Schedule { told, closes, parks, cut, step, .. } = schedule;
             assert!(began <= told && told <= closes && closes <= parks && parks <= cut, "{schedule:?}");
-            assert!(cut + 4 * step <= began + time, "{schedule:?}");
+            assert!(cut + 5 * step <= began + time, "{schedule:?}");
             assert!(schedule.streams_end_from() <= closes, "{schedule:?}");
         }
     }
