@@ -11,6 +11,7 @@ use crate::leaving::{Leaving, Schedule};
 use crate::sessions::Left;
 use crate::telemetry::Metrics;
 use proto::core::view::Phase;
+use proto::id::NodeRef;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -143,18 +144,21 @@ async fn give_away(
     cluster.retire();
     loop {
         // Nobody must be given a session before all who would have to know agree on who that is.
-        let (heirs, settled) = cluster.heirs();
-        let has_heirs = !heirs.is_empty();
-        let now = Instant::now();
-        let left = if settled && has_heirs {
+        let ((heirs, settled), world, now) = (cluster.heirs(), cluster.world(), Instant::now());
+        let is = |node: NodeRef, phase| world.view.get(node).is_some_and(|member| member.phase == phase);
+        // An heir that leaves too may not be one in the end. Whoever is has copies, and takes over by them.
+        let fit = heirs.iter().any(|heir| is(*heir, Phase::Active))
+            && !heirs.iter().any(|heir| is(*heir, Phase::Draining));
+        let left = if settled && fit {
             sessions.entrust(heirs);
             sessions.park(parks(schedule, now));
-            sessions.give_idle(&cluster.world().succession)
+            sessions.give_idle(&world.succession)
         } else {
+            sessions.park(false);
             sessions.left()
         };
-        // Where nobody is to be had, only calls are waited for.
-        let nobody = !has_heirs || (!settled && now >= schedule.parks);
+        // Where sessions are not given away, only calls are waited for.
+        let nobody = !fit || (!settled && now >= schedule.parks);
         told.send_replace(Some(if nobody { Left { all: left.busy, ..left } } else { left }));
         tokio::time::sleep(LOOK_AGAIN).await;
     }

@@ -312,6 +312,26 @@ async fn the_only_node_leaves_at_once_when_nothing_is_in_progress() {
 }
 
 #[tokio::test]
+async fn all_nodes_leave_at_once_and_wait_for_nobody() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(3, 1).await;
+    let mut listening = Vec::new();
+    for url in cluster.urls() {
+        let session = Session::open(&url).await.unwrap();
+        listening.push(session.listen(&url).await.unwrap());
+    }
+    let began = Instant::now();
+    let mut leavers: Vec<_> = cluster.names().iter().map(|name| cluster.take(name)).collect();
+    for leaver in &leavers {
+        leaver.process.signal(libc::SIGTERM).unwrap();
+    }
+    for leaver in &mut leavers {
+        assert_eq!(leaver.process.wait(BY_SIGNAL).await.unwrap().code(), Some(0));
+        println!("left after {:.1} s", began.elapsed().as_secs_f64());
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn nothing_is_lost_where_a_taker_is_killed_in_the_middle_of_a_drain() {
     let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(4, 2).await;
     let mut sessions = Vec::new();
