@@ -1,12 +1,14 @@
-//! A node's life: build, bind, run, drain. The only place that constructs and connects the parts.
+//! A node's life: build, bind, run, and at last [`drain`](crate::drain). The only place that constructs and connects the parts.
 
 use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::config::{CLUSTER, Config};
+use crate::drain::{Drain, Mouth};
 use crate::effects::{self, Tenancy};
 use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
+use crate::leaving::Leaving;
 use crate::peer::{Acceptor, Bound, ControlInbox, Greeting, Lifelines, Peers, Sign, accept_lifelines};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
@@ -19,12 +21,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{
-    sync::mpsc,
-    task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 /// How long a node waits for its seeds before it serves alone: the first node of a cluster has
 /// nobody to wait for, and a session opened alone stays good when the others turn up.
@@ -33,15 +31,10 @@ const JOIN_TIME: Duration = Duration::from_secs(5);
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// What a drain may take, unless it is said otherwise.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
-/// A node that drains serves on for at least this long: balancers look at /readyz every second or so.
-const LINGER: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Beats are sent every 100 ms; a tick is the resolution of all that is timed between nodes.
 const TICK: Duration = Duration::from_millis(20);
 /// New nodes are watched at once; this is for those that are over.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Three rounds of gossip: the news is with the others.
-const NEWS_TIME: Duration = Duration::from_millis(600);
 /// Gossip carries each node's load this often; forwarded answers carry it too.
 const LOAD_EVERY: Duration = Duration::from_millis(500);
 /// Idle sessions are looked for this often: small beside any sensible time-out.
@@ -52,14 +45,9 @@ const GOSSIP_INBOX: usize = 1_024;
 /// A node that has bound its addresses and built its parts, and serves.
 pub(crate) struct Node {
     me: Member,
-    tenancy: Arc<Tenancy>,
-    gossip: Arc<Gossip>,
     /// Over the admin endpoint, with the time that it may take.
     asked_to_drain: mpsc::Receiver<Duration>,
-    requests: TaskTracker,
-    leaving: CancellationToken,
-    stop: CancellationToken,
-    mouths: Vec<JoinHandle<()>>,
+    drain: Drain,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -111,7 +99,7 @@ impl Node {
         let gossip = Gossip::start(&me, format!("{CLUSTER}/1"), seeds.clone(), wire).await?;
         let gossip = Arc::new(gossip);
 
-        let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let (leaving, carrying) = (Arc::new(Leaving::default()), CancellationToken::new());
         let tenancy = Tenancy::new(cluster.clone(), sessions.clone(), peers.clone(), sockets.bound.clone());
         let tenancy = Arc::new(tenancy);
         let (lifelines, signs) = Lifelines::new(sockets.bound.clone());
@@ -120,7 +108,7 @@ impl Node {
             journey.clone(),
             config.routes.clone(),
             inbox,
-            leaving.clone(),
+            carrying.clone(),
         );
         let requests = acceptor.requests.clone();
         let acceptor = Arc::new(acceptor);
@@ -134,23 +122,20 @@ impl Node {
         let (ask_to_drain, asked_to_drain) = mpsc::channel(1);
         let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
 
-        let clients = sockets.clients.run(
-            move |request| {
+        let clients = Mouth::open(|stop| {
+            let answer = move |request| {
                 let front = front.clone();
                 async move { front.answer(request).await }
-            },
-            stop.clone(),
-            DRAIN_TIME,
-        );
-        let operators = sockets.operators.run(
-            move |request| {
+            };
+            sockets.clients.run(answer, stop)
+        });
+        let operators = Mouth::open(|stop| {
+            let answer = move |request| {
                 let admin = admin.clone();
                 async move { admin.answer(request).await }
-            },
-            stop.clone(),
-            NEWS_TIME,
-        );
-        let mouths = vec![tokio::spawn(clients), tokio::spawn(operators)];
+            };
+            sockets.operators.run(answer, stop)
+        });
 
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -161,11 +146,12 @@ impl Node {
         tasks.spawn(hold_lifelines(lifelines, tenancy.clone()));
         tasks.spawn(keep_tenure(tenancy.clone(), signs, sockets.control));
         tasks.spawn(sessions.clone().send_copies(peers.clone()));
-        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics));
+        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics.clone()));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
-        tasks.spawn(join(cluster.clone(), seeds));
+        tasks.spawn(join(cluster, seeds));
         tasks.spawn(keep_house(sessions));
-        Ok(Self { me, tenancy, gossip, asked_to_drain, requests, leaving, stop, mouths, tasks })
+        let drain = Drain { tenancy, gossip, metrics, leaving, clients, operators, requests, carrying };
+        Ok(Self { me, asked_to_drain, drain, tasks })
     }
 
     /// The one line on stdout.
@@ -179,78 +165,29 @@ impl Node {
     /// # Errors
     /// When a part fails that the node can't do without.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let (failed, time) = tokio::select! {
-            () = stop => (None, DRAIN_TIME),
-            Some(time) = self.asked_to_drain.recv() => (None, time),
-            ended = self.tasks.join_next() => (ended, DRAIN_TIME),
+        tokio::pin!(stop);
+        let (failed, asked) = tokio::select! {
+            () = &mut stop => (None, None),
+            Some(time) = self.asked_to_drain.recv() => (None, Some(time)),
+            ended = self.tasks.join_next() => (ended, None),
         };
         match failed {
             Some(Ok(Err(error))) => return Err(error),
             Some(Err(panicked)) => return Err(panicked.into()),
             Some(Ok(Ok(()))) | None => {}
         }
-        self.drain(time).await;
-        Ok(())
-    }
-
-    /// Takes nothing new, gives its sessions to their next owners, serves what is in progress, leaves.
-    async fn drain(self, time: Duration) {
-        let (began, end) = (Instant::now(), Instant::now() + time);
-        let Tenancy { cluster, peers, .. } = &*self.tenancy;
-        tracing::info!(name = %self.me.name, ?time, "draining");
-        cluster.enter(Phase::Draining);
-        self.gossip.announce_phase(Phase::Draining).await;
-        tokio::time::sleep(NEWS_TIME.min(time)).await;
-        self.hand_over(end).await;
-        // Balancers that look at /readyz now and then still send clients here.
-        tokio::time::sleep_until(end.min(began + LINGER)).await;
-        self.leaving.cancel();
-        self.stop.cancel();
-        self.requests.close();
-        let finishing = async {
-            for mouth in self.mouths {
-                let _ = mouth.await;
+        // Whoever sends a signal waits for no longer than that takes, whatever was asked for before.
+        let hurry = async {
+            match asked {
+                Some(_) => stop.await,
+                None => std::future::pending().await,
             }
-            self.requests.wait().await;
+            tokio::time::sleep(DRAIN_TIME.mul_f64(0.9)).await; // the rest is for the last steps
         };
-        let _ = tokio::time::timeout_at(end.max(Instant::now() + NEWS_TIME), finishing).await;
-        let me = cluster.me();
-        self.tenancy.carry_out(cluster.resign());
-        let mut worlds = cluster.worlds();
-        let over = worlds.wait_for(|world| world.succession.is_over(me));
-        let _ = tokio::time::timeout(NEWS_TIME, over).await;
-        cluster.enter(Phase::Dead); // what is told regularly from now on
-        self.gossip.announce_phase(Phase::Dead).await;
-        tokio::time::sleep(NEWS_TIME).await;
-        peers.close();
-        let _ = tokio::time::timeout(NEWS_TIME, peers.closed()).await;
+        tracing::info!(name = %self.me.name, time = ?asked.unwrap_or(DRAIN_TIME), "draining");
+        self.drain.run(asked.unwrap_or(DRAIN_TIME), hurry).await;
         tracing::info!(name = %self.me.name, "left");
-    }
-
-    /// Gives each session away as soon as nothing calls it.
-    async fn hand_over(&self, end: Instant) {
-        let Tenancy { cluster, sessions, .. } = &*self.tenancy;
-        cluster.retire();
-        // Nobody must be given a session before all who would have to know agree on who that is.
-        let heirs = loop {
-            let (heirs, settled) = cluster.heirs();
-            if settled || Instant::now() >= end {
-                break heirs;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        };
-        if heirs.is_empty() {
-            return tracing::info!("nobody is there to take sessions over");
-        }
-        sessions.entrust(heirs);
-        loop {
-            let left = sessions.give_idle(&cluster.world().succession);
-            if left == 0 || Instant::now() >= end {
-                tracing::info!(left, "sessions given away");
-                return;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        Ok(())
     }
 }
 
@@ -364,7 +301,7 @@ async fn join(cluster: Arc<Cluster>, seeds: Vec<String>) -> anyhow::Result<()> {
     if !seeds.is_empty() && tokio::time::timeout(JOIN_TIME, met).await.is_err() {
         tracing::warn!(?seeds, "no seed answers: serving alone, and asking on");
     }
-    cluster.enter(Phase::Active);
+    cluster.enter_active();
     std::future::pending().await
 }
 

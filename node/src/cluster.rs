@@ -149,6 +149,17 @@ impl Cluster {
         self.phase.send_replace(phase);
     }
 
+    /// Joining has come to its end, unless the node leaves already.
+    pub(crate) fn enter_active(&self) {
+        self.phase.send_if_modified(|phase| {
+            let joins = *phase == Phase::Joining;
+            if joins {
+                *phase = Phase::Active;
+            }
+            joins
+        });
+    }
+
     pub(crate) fn sessions(&self) -> &AtomicU32 {
         &self.sessions
     }

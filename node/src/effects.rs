@@ -14,7 +14,11 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+
+/// A node that leaves closes its connections itself, by the end of its last steps: 600 ms each.
+const LEAVING_TIME: Duration = Duration::from_secs(2);
 
 /// Carries out what the agreement between nodes asks for.
 #[derive(Debug)]
@@ -47,12 +51,17 @@ impl Tenancy {
                     let inherited = self.sessions.inherit(succession);
                     let over = verdict.over;
                     tracing::info!(node = %over, heirs = verdict.heirs.len(), inherited, "over");
-                    self.peers.forget(|node| node == over, |_| false);
+                    self.let_go(over);
                 }
                 Effect::Reborn { was, heir } => {
                     let lost = self.sessions.be_reborn(heir, &self.cluster.world().succession);
                     let now = self.cluster.me();
-                    tracing::warn!(%was, %now, heir, lost, "the others took this node for gone: reborn");
+                    match self.cluster.phase() {
+                        Phase::Joining | Phase::Active => {
+                            tracing::warn!(%was, %now, heir, lost, "the others took this node for gone: reborn");
+                        }
+                        Phase::Draining | Phase::Dead => tracing::info!(lost, "resigned"),
+                    }
                     let mut greeting = self.bound.greeting();
                     greeting.node = now;
                     self.bound.greet_as(greeting);
@@ -63,10 +72,27 @@ impl Tenancy {
         self.sessions.entrust(heirs);
     }
 
+    /// Nothing more is to be had from an incarnation that is over: what is in progress there fails now.
+    fn let_go(&self, over: NodeRef) {
+        let phase = self.cluster.world().view.get(over).map(|member| member.phase);
+        if phase != Some(Phase::Draining) {
+            return self.peers.forget(|node| node == over, |_| false);
+        }
+        // It leaves by its own will, and answers what was on its way to it: that it is to go elsewhere.
+        let peers = self.peers.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LEAVING_TIME).await;
+            peers.forget(|node| node == over, |_| false);
+        });
+    }
+
     /// That process is gone for certain: what is in progress there fails now.
     pub(crate) fn proven(&self, node: NodeRef) {
         tracing::info!(%node, "proven dead");
-        self.peers.forget(|other| other == node, |_| false);
+        match self.cluster.world().succession.is_over(node) {
+            true => self.let_go(node),
+            false => self.peers.forget(|other| other == node, |_| false),
+        }
         self.carry_out(self.cluster.proven(node));
     }
 
@@ -150,6 +176,8 @@ fn log_changes(before: &World, now: &World) {
 /// Closes connections to nodes that are gone.
 fn forget_the_dead(now: &World, peers: &Peers) {
     let is_gone = |node: NodeRef| match now.view.by_tag(node.tag) {
+        // Of a node that leaves, the last incarnation serves nothing, and answers for the one before.
+        Some(member) if member.phase == Phase::Draining => false,
         Some(member) => member.node.inc > node.inc || (member.node == node && member.phase == Phase::Dead),
         None => false, // a newcomer, or a seed that gossip has not told of yet
     };

@@ -20,6 +20,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::http;
+
 /// Headers that belong to one connection and not to the message (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 8] = [
     "connection",
@@ -34,6 +36,9 @@ const HOP_BY_HOP: [&str; 8] = [
 
 /// On one machine a connection stands within a millisecond or is refused; a frozen target accepts too.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Between two health checks.
+const CHECK_EVERY: Duration = Duration::from_millis(300);
 
 /// The running balancer; gone with all its connections when dropped.
 #[derive(Debug)]
@@ -58,11 +63,35 @@ impl Balancer {
         self.targets.lock().0 = targets;
     }
 
+    /// Sends requests only to those of `nodes` whose `/readyz` (the URL beside each) answers 200, by asking all of
+    /// them again and again until the result is dropped.
+    pub fn follow(&self, nodes: Vec<(SocketAddr, String)>) -> Following {
+        let targets = self.targets.clone();
+        let checking = tokio::spawn(async move {
+            loop {
+                let mut ready = Vec::new();
+                for (target, url) in &nodes {
+                    let answer = tokio::time::timeout(CONNECT_DEADLINE, http::get(url)).await;
+                    if answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status == 200)) {
+                        ready.push(*target);
+                    }
+                }
+                targets.lock().0 = ready;
+                tokio::time::sleep(CHECK_EVERY).await;
+            }
+        });
+        Following(AbortOnDrop(checking))
+    }
+
     /// The URL of `path` at the balancer.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }
+
+/// A balancer's health checks; they end when it is dropped, and the targets stay as they are then.
+#[derive(Debug)]
+pub struct Following(#[expect(dead_code, reason = "held for its drop")] AbortOnDrop);
 
 /// Where requests go, and whose turn it is.
 #[derive(Debug)]

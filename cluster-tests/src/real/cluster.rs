@@ -153,6 +153,11 @@ impl Cluster {
         self.nodes.values().map(|node| node.listen).collect()
     }
 
+    /// For a balancer: where clients reach each running node, and where it says whether it is ready.
+    pub fn health(&self) -> Vec<(SocketAddr, String)> {
+        self.nodes.values().map(|node| (node.listen, node.admin_url("/readyz"))).collect()
+    }
+
     /// The MCP route of one node.
     pub fn url(&self, name: &str) -> String {
         self.node(name).url("/mcp")
@@ -190,22 +195,33 @@ impl Cluster {
 
     /// Ends a node without asking (SIGKILL) and waits until its process is gone, not until others know.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
-        self.taken(name).process.kill().await?;
+        self.take(name).process.kill().await?;
         Ok(())
     }
 
     /// Asks a node to end (SIGTERM: it drains) and waits until it has.
     pub async fn terminate(&mut self, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
-        self.taken(name).process.terminate(deadline).await
+        self.take(name).process.terminate(deadline).await
     }
 
     /// Asks a node at its admin endpoint to leave within `deadline`, and waits until it has.
     pub async fn drain(&mut self, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        self.begin_drain(name, deadline).await?;
+        self.take(name).process.wait(deadline + END_GRACE).await
+    }
+
+    /// The same without the wait.
+    pub async fn begin_drain(&self, name: &str, deadline: Duration) -> anyhow::Result<()> {
         let url = self.node(name).admin_url("/v1/drain");
         let body = json!({"deadline_s": deadline.as_secs()}).to_string();
         let answer = http::request("POST", &url, &[("content-type", "application/json")], body).await?;
         ensure!(answer.status == 202, "{name}/v1/drain answered {}: {}", answer.status, answer.text());
-        self.taken(name).process.wait(deadline + END_GRACE).await
+        Ok(())
+    }
+
+    /// Leaves a running node to the caller, for a test that waits for its end while it does other things.
+    pub fn take(&mut self, name: &str) -> Node {
+        self.nodes.remove(name).unwrap_or_else(|| panic!("no node `{name}` is running"))
     }
 
     /// Stops a node where it stands (SIGSTOP): its sockets stay open and silent.
@@ -273,10 +289,6 @@ impl Cluster {
     pub async fn owner(&self, name: &str, session: &str) -> anyhow::Result<String> {
         let found = self.admin_json(name, &format!("/v1/ring/lookup?session={session}")).await?;
         Ok(found["owner"].as_str().with_context(|| format!("nobody owns it: {found}"))?.to_owned())
-    }
-
-    fn taken(&mut self, name: &str) -> Node {
-        self.nodes.remove(name).unwrap_or_else(|| panic!("no node `{name}` is running"))
     }
 
     /// Where a new node asks for the cluster.

@@ -13,6 +13,9 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::wait;
 
+/// Stopping takes a few time slices of the scheduler's.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How much of a process's log a failing test shows.
 const LOG_LINES_SHOWN: usize = 40;
 
@@ -130,7 +133,24 @@ impl Process {
 
     /// Stops it where it stands; its sockets stay open and silent.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        self.signal(libc::SIGSTOP)
+        self.signal(libc::SIGSTOP)?;
+        // One thread takes the signal and stops the others; on a busy machine these may run on meanwhile.
+        let end = std::time::Instant::now() + FREEZE_DEADLINE;
+        while !self.is_frozen() {
+            anyhow::ensure!(std::time::Instant::now() < end, "{} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Whether every thread stands still, as far as the system says.
+    fn is_frozen(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return true };
+        threads.flatten().all(|thread| {
+            // The state follows the program's name, which may contain anything but ends at the last parenthesis.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Lets it go on.

@@ -1,9 +1,17 @@
-//! The command line without a cluster: exit codes, and mistakes that are told all at once.
+//! The command line: exit codes, mistakes that are told all at once, and what leaves a cluster.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cluster_tests::real::binaries::run_ringway;
+use cluster_tests::real::mcp::Session;
 use cluster_tests::real::places;
+use serde_json::Value;
+
+use super::prepare::{Parts, counting_cluster};
+
+/// The command says that a node has left when its process is about to end.
+const LEFT: Duration = Duration::from_secs(5);
 
 /// The example of CONTRACT.md, word for word.
 const EXAMPLE: &str = r#"name = "a"
@@ -127,7 +135,7 @@ async fn a_secret_is_new_each_time_and_stands_alone() {
 
 #[tokio::test]
 async fn every_command_explains_itself() {
-    let commands = ["node", "demo", "secret", "check", "members", "ring", "locate", "mcp-demo"];
+    let commands = ["node", "demo", "secret", "check", "members", "ring", "locate", "drain", "mcp-demo"];
     let help = run_ringway(&["--help"]).await.unwrap();
     assert_eq!(help.code, Some(0));
     for command in commands {
@@ -140,4 +148,30 @@ async fn every_command_explains_itself() {
             said.stderr
         );
     }
+}
+
+#[tokio::test]
+async fn drain_shows_how_far_a_node_is_until_it_has_left() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+    let owner = cluster.owner("a", &session.id).await.unwrap();
+    let admin = cluster.node(&owner).admin_url("");
+    let said = run_ringway(&["drain", "--admin", &admin, "--deadline", "10"]).await.unwrap();
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{}", said.stdout);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(lines[0], format!("{owner} is draining: 1 session left"), "{}", said.stdout);
+    assert!(lines[lines.len() - 1].starts_with(&format!("{owner} left after ")), "{}", said.stdout);
+    let status = cluster.take(&owner).process.wait(LEFT).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+
+    let other = cluster.names().remove(0);
+    assert_eq!(session.count(&cluster.url(&other), 2).await.unwrap(), 1);
+    let admin = cluster.node(&other).admin_url("");
+    let said = run_ringway(&["drain", "--admin", &admin, "--json"]).await.unwrap();
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    let lines: Vec<Value> = said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = &lines[lines.len() - 1];
+    assert!(last["name"] == other && last["phase"] == "left" && last["seconds"].is_f64(), "{last}");
+    let status = cluster.take(&other).process.wait(LEFT).await.unwrap();
+    assert_eq!(status.code(), Some(0));
 }

@@ -11,6 +11,7 @@ mod bad_input;
 mod bare;
 mod cli;
 mod conformance;
+mod drain;
 mod join;
 mod lost_and_found;
 mod plain_routes;

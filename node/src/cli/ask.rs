@@ -4,8 +4,8 @@
 use super::{Failure, runtime};
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, Uri, client::conn::http1, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::time::Duration;
@@ -88,14 +88,16 @@ fn print_table(rows: &[Vec<String>]) {
 }
 
 fn get(admin: &str, path: &str) -> Result<Value, Failure> {
-    let asking = async {
-        let asked = tokio::time::timeout(PATIENCE, fetch(admin, path)).await;
-        asked.with_context(|| format!("{admin} does not answer within {PATIENCE:?}"))?
-    };
-    Ok(runtime()?.block_on(asking)?)
+    Ok(runtime()?.block_on(fetch(admin, Method::GET, path, String::new()))?)
 }
 
-async fn fetch(admin: &str, path: &str) -> anyhow::Result<Value> {
+/// One request to a node's admin endpoint, and the JSON that it answers.
+pub(super) async fn fetch(admin: &str, method: Method, path: &str, body: String) -> anyhow::Result<Value> {
+    let asked = tokio::time::timeout(PATIENCE, ask(admin, method, path, body)).await;
+    asked.with_context(|| format!("{admin} does not answer within {PATIENCE:?}"))?
+}
+
+async fn ask(admin: &str, method: Method, path: &str, body: String) -> anyhow::Result<Value> {
     let uri: Uri = admin.parse().with_context(|| format!("--admin {admin} is not a URL"))?;
     let authority = uri.authority().with_context(|| format!("--admin {admin} names no host"))?;
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
@@ -104,13 +106,14 @@ async fn fetch(admin: &str, path: &str) -> anyhow::Result<Value> {
         stream.with_context(|| format!("no node answers at {admin} (is it running? see --admin)"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, authority.as_str()).body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, authority.as_str());
+    let request = request.body(Full::new(Bytes::from(body)))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
     let value: Value = serde_json::from_slice(&body)
         .with_context(|| format!("{admin} is no Ringway node's admin address"))?;
-    if status != StatusCode::OK {
+    if !status.is_success() {
         bail!("{admin} answered {status}: {}", word(&value["error"]));
     }
     Ok(value)

@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod demo;
+mod drain;
 mod mcp_demo;
 mod node;
 mod process;
@@ -47,6 +48,14 @@ enum Command {
     Locate {
         /// The session id, as in the Mcp-Session-Id header
         id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Have a node leave, and wait until it has: its sessions go to others, its calls finish
+    Drain {
+        /// Seconds that it may take; what is in progress then is cut off
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
+        deadline: u64,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -139,6 +148,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Members(args) => ask::members(&args.admin, args.json),
         Command::Ring(args) => ask::ring(&args.admin, args.json),
         Command::Locate { id, admin } => ask::locate(&admin.admin, &id, admin.json),
+        Command::Drain { deadline, admin } => drain::run(&admin.admin, deadline, admin.json),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

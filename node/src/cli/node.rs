@@ -11,7 +11,11 @@ pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
     let config = configure(args)?;
     telemetry::start_logging(&config.log, config.log_format)
         .map_err(|error| Failure::Usage(format!("ringway: {error}")))?;
-    runtime()?.block_on(serve(config)).map_err(Failure::from)
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve(config));
+    // A name that is being resolved must not hold up the exit.
+    runtime.shutdown_background();
+    served.map_err(Failure::from)
 }
 
 fn configure(args: NodeArgs) -> Result<Config, Failure> {

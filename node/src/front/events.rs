@@ -159,6 +159,22 @@ impl Events {
         self.taken_up = true;
     }
 
+    /// The last thing the client gets of a stream that goes on at another node, if it comes back there.
+    pub(super) fn leave(&mut self) -> Option<Result<Bytes, Broke>> {
+        let is_wanted = self.is_own || !matches!(self.unanswered, Calls::None);
+        let is_known = !self.unsure && !self.last.id.is_empty();
+        match is_wanted {
+            false => None,
+            // Half an event is nothing to the client: it comes again as a whole.
+            true if self.is_own && self.committed => None,
+            true if is_known && !self.committed => {
+                Some(Ok([b"id: ", &*self.last.id, b"\n", &*COME_BACK].concat().into()))
+            }
+            true if self.is_own => Some(Ok(COME_BACK)),
+            true => self.last(Some(Broke::Hop)),
+        }
+    }
+
     /// The last thing the client gets of a stream that ended, cleanly or not.
     pub(super) fn last(&mut self, broke: Option<Broke>) -> Option<Result<Bytes, Broke>> {
         let answered = matches!(self.unanswered, Calls::None);

@@ -5,7 +5,7 @@
 use super::events::Events;
 use super::read::WithoutSession;
 use super::reattach::{Attached, JourneyAgain};
-use super::watch::Watch;
+use super::watch::{Of, Watch};
 use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::{Ask, Errand};
@@ -102,11 +102,12 @@ impl Front {
 
     /// The stream of events that the client gets of the answer to `ask`.
     fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
-        let is_mcp = ask.route.affinity == Affinity::Session;
-        let watch = match &calls {
-            Calls::None => Some(Watch::new(&self.leaving, is_mcp)),
-            Calls::One(_) | Calls::Many(_) => None,
+        let speaks = ask.route.affinity == Affinity::Session;
+        let of = match &calls {
+            Calls::None => Of::Own { turn: self.leaving.turn(), speaks },
+            Calls::One(_) | Calls::Many(_) => Of::Call,
         };
+        let watch = Watch::new(&self.leaving, of);
         let again = JourneyAgain::of(&self.journey, ask);
         Attached::new(body, Events::new(calls), again, watch, &self.metrics).boxed_unsync()
     }

@@ -15,13 +15,18 @@ pub(crate) use serve::{Listener, bind};
 
 use crate::answer::{Answer, holding};
 use crate::config::{Affinity, Route};
-use crate::journey::{HOPS, Journey};
+use crate::journey::{HOPS, Journey, NoAnswer};
+use crate::leaving::Leaving;
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
-use hyper::{Request, body::Incoming, header};
+use hyper::{
+    Request, Version,
+    body::Incoming,
+    header::{self, HeaderValue},
+};
 use proto::core::route::Hop;
+use proto::wire::{Reason, Refusal};
 use read::{Reading, Refused};
 use std::{sync::Arc, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 /// Serves clients.
 #[derive(Debug)]
@@ -30,14 +35,15 @@ pub(crate) struct Front {
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) metrics: Arc<Metrics>,
-    /// When the node leaves: streams that would never end are ended.
-    pub(crate) leaving: CancellationToken,
+    pub(crate) leaving: Arc<Leaving>,
 }
 
 impl Front {
     /// One request of a client, to the head of its answer.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
+        self.leaving.note_request();
+        let version = request.version();
         let route = self.routes.iter().find(|route| read::is_for(route, request.uri().path()));
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_foreign = !origin::is_allowed(request.headers(), &self.allowed_origins);
@@ -57,6 +63,10 @@ impl Front {
         if let Some(origin) = origin.filter(|_| is_mcp && !is_foreign) {
             origin::let_read(&mut answer, origin);
         }
+        if self.leaving.has_begun() && version <= Version::HTTP_11 {
+            // A connection that is kept would be closed on a request one day. HTTP/2 says so by itself.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let hops = if answer.headers().get(HOPS).is_some_and(|hops| hops == "1") { "1" } else { "0" };
         let labels = RequestLabels {
             route: route.map_or_else(String::new, |route| route.path.clone()),
@@ -74,9 +84,15 @@ impl Front {
 
     async fn run(&self, reading: Reading) -> (Answer, &'static str) {
         let Reading { ask, calls, without_session } = reading;
-        let answered = match self.journey.run(&ask, Hop::Entry).await {
-            Ok(answer) => self.keep(answer, ask, &calls, without_session).await,
-            Err(no_answer) => Err(no_answer),
+        let answering = async {
+            let answer = self.journey.run(&ask, Hop::Entry).await?;
+            self.keep(answer, ask, &calls, without_session).await
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = answering => answered,
+            // Whoever waits is told, while there is somebody to tell it.
+            () = self.leaving.cuts() => Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke))),
         };
         match answered {
             Ok(answer) => (answer, "answered"),

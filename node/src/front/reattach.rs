@@ -2,7 +2,7 @@
 //! session away: this node asks for the rest, by the same journey, and passes it on where the client
 //! stands. The client learns nothing of it, and what it waits for is not run twice.
 
-use super::events::{COME_BACK, Events, GoesOn};
+use super::events::{Events, GoesOn};
 use super::watch::{Alarm, Watch};
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::{Ask, Errand, Payload, Sent};
@@ -57,8 +57,7 @@ pub(super) struct Attached<A> {
     /// `None` for a stream that can't be asked for again, and while it is being asked for.
     again: Option<A>,
     outage: Option<Outage>,
-    /// Of a stream of the server's own, which would never end by itself.
-    watch: Option<Watch>,
+    watch: Watch,
     metrics: Arc<Metrics>,
 }
 
@@ -92,7 +91,7 @@ impl<A: Again> Attached<A> {
         body: BodyStream,
         events: Events,
         again: Option<A>,
-        watch: Option<Watch>,
+        watch: Watch,
         metrics: &Arc<Metrics>,
     ) -> Self {
         Self { events, source: Source::Open(body), again, outage: None, watch, metrics: metrics.clone() }
@@ -161,9 +160,7 @@ impl<A: Again> Attached<A> {
         if self.outage.take().is_some() && !self.events.is_own() {
             self.count("resumed"); // not before: a resume in vain begins like any other
         }
-        if let Some(watch) = &mut self.watch {
-            watch.client_heard();
-        }
+        self.watch.client_heard();
     }
 
     fn count(&self, outcome: &'static str) {
@@ -185,16 +182,16 @@ impl<A: Again> Body for Attached<A> {
             if matches!(this.source, Source::Ended) {
                 return Poll::Ready(None);
             }
-            match this.watch.as_mut().map(|watch| watch.poll(cx)) {
-                Some(Poll::Ready(Alarm::Leaving)) => {
+            match this.watch.poll(cx) {
+                Poll::Ready(Alarm::Leaving) => {
                     this.source = Source::Ended;
-                    return Poll::Ready(this.events.is_between().then(|| Ok(Frame::data(COME_BACK))));
+                    return Poll::Ready(this.events.leave().map(|last| last.map(Frame::data)));
                 }
-                Some(Poll::Ready(Alarm::Silence)) if this.events.is_between() => {
+                Poll::Ready(Alarm::Silence) if this.events.is_between() => {
                     return Poll::Ready(Some(Ok(Frame::data(COMMENT))));
                 }
-                Some(Poll::Ready(Alarm::Silence)) => continue, // in the middle of an event
-                Some(Poll::Pending) | None => {}
+                Poll::Ready(Alarm::Silence) => continue, // in the middle of an event
+                Poll::Pending => {}
             }
             let pass = match &mut this.source {
                 Source::Open(body) => match ready!(Pin::new(body).poll_frame(cx)) {

@@ -30,6 +30,8 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// And by TCP's own probes: gone after 30 s, so that a sleeping laptop does not keep its session.
 const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// A client that connected just before no more connections were taken has sent its request by then.
+const LAST_COME: Duration = Duration::from_millis(100);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 1_024;
 
@@ -47,8 +49,8 @@ pub(crate) async fn bind(at: SocketAddr) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// Accepts until `stop`, then finishes what is in progress for at most `grace`.
-    pub(crate) async fn run<F, Answering>(self, answer: F, stop: CancellationToken, grace: Duration)
+    /// Accepts until `stop`, then finishes what is in progress, however long that takes.
+    pub(crate) async fn run<F, Answering>(self, answer: F, stop: CancellationToken)
     where
         F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
         Answering: Future<Output = Answer> + Send + 'static,
@@ -70,6 +72,8 @@ impl Listener {
         let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
         loop {
             let stream = tokio::select! {
+                // Who is in the queue already is let in: closing it would reset their connections.
+                biased;
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
@@ -106,7 +110,8 @@ impl Listener {
             });
         }
         drop(self.listener); // whoever connects now is refused at once, and finds another node
-        let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+        tokio::time::sleep(LAST_COME).await;
+        connections.shutdown().await;
     }
 }
 

@@ -1,23 +1,36 @@
-//! What wakes a stream of the server's own, which would never end by itself and may say nothing for
-//! hours: the node leaves, or the client has to hear that the stream is still there.
+//! What wakes a client's stream that nothing else wakes: the node leaves, or the client of a stream
+//! that may say nothing for hours has to hear that it is still there.
 
+use crate::leaving::{Leaving, Turn};
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Proxies close what is silent for 60 s, Node's fetch for 300 s; rmcp's server speaks this often too.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
+/// What kind of stream is watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of {
+    /// The answer to a call: it ends by itself, or is cut off last of all.
+    Call,
+    /// The server's own, which would never end by itself.
+    Own {
+        turn: Turn,
+        /// Whether the client hears of the stream when there is nothing to hear.
+        speaks: bool,
+    },
+}
+
 /// Wakes a stream that no event wakes.
 pub(super) struct Watch {
-    leaving: CancellationToken,
-    /// Whether the client hears of the stream when there is nothing to hear.
-    speaks: bool,
+    leaving: Arc<Leaving>,
+    of: Of,
     /// When the client last heard something.
     heard: Instant,
     alarm: Pin<Box<dyn Future<Output = Alarm> + Send>>,
@@ -31,10 +44,9 @@ pub(super) enum Alarm {
 }
 
 impl Watch {
-    pub(super) fn new(leaving: &CancellationToken, speaks: bool) -> Self {
+    pub(super) fn new(leaving: &Arc<Leaving>, of: Of) -> Self {
         let heard = Instant::now();
-        let alarm = Box::pin(alarm(leaving.clone(), speaks.then_some(heard + SILENCE_MAX)));
-        Self { leaving: leaving.clone(), speaks, heard, alarm }
+        Self { leaving: leaving.clone(), of, heard, alarm: Box::pin(alarm(leaving.clone(), of, heard)) }
     }
 
     pub(super) fn client_heard(&mut self) {
@@ -52,8 +64,7 @@ impl Watch {
             if is_silent {
                 self.heard = now;
             }
-            let at = self.speaks.then_some(self.heard + SILENCE_MAX);
-            self.alarm = Box::pin(alarm(self.leaving.clone(), at));
+            self.alarm = Box::pin(alarm(self.leaving.clone(), self.of, self.heard));
             if is_silent {
                 return Poll::Ready(Alarm::Silence);
             }
@@ -61,11 +72,12 @@ impl Watch {
     }
 }
 
-async fn alarm(leaving: CancellationToken, at: Option<Instant>) -> Alarm {
-    match at {
-        None => leaving.cancelled().await,
-        Some(at) => {
-            if tokio::time::timeout_at(at, leaving.cancelled()).await.is_err() {
+async fn alarm(leaving: Arc<Leaving>, of: Of, heard: Instant) -> Alarm {
+    match of {
+        Of::Call => leaving.cuts().await,
+        Of::Own { turn, speaks: false } => leaving.comes_to(turn).await,
+        Of::Own { turn, speaks: true } => {
+            if tokio::time::timeout_at(heard + SILENCE_MAX, leaving.comes_to(turn)).await.is_err() {
                 return Alarm::Silence;
             }
         }

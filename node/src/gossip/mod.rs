@@ -90,11 +90,16 @@ impl Gossip {
             .with_chitchat(|chitchat| members::announce_sessions(chitchat.self_node_state(), sessions))
             .await;
     }
+
+    /// Says and hears nothing more.
+    pub(crate) fn end(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.handle.abort();
+    }
 }
 
 impl Drop for Gossip {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-        self.handle.abort();
+        self.end();
     }
 }

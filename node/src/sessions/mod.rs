@@ -11,7 +11,7 @@ use crate::answer::{Answer, holding, until, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
 use crate::config::{Affinity, Route, UpstreamUrl};
-use crate::mcp::{self, SESSION_ID};
+use crate::mcp::{self, Calls, SESSION_ID};
 use crate::peer::Peers;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstreams;
@@ -31,6 +31,7 @@ use std::{
     },
     time::Duration,
 };
+pub(crate) use table::Left;
 use table::{InUse, Live, Place, Table};
 use tokio::sync::Semaphore;
 
@@ -172,6 +173,9 @@ impl Sessions {
 
     /// One request of a session that lives here.
     pub(crate) async fn exchange(self: &Arc<Self>, ask: &Ask, id: &SessionId) -> Result<Answer, Refusal> {
+        if self.table.parks() && is_call(ask) {
+            return Err(Refusal::not_run(Reason::Moved)); // in a moment
+        }
         loop {
             let in_use = self.table.take_up(id.nonce, ask.method == Method::GET);
             let in_use = in_use.ok_or(Refusal::not_run(Reason::Moved))?;
@@ -419,12 +423,21 @@ impl Sessions {
         self.table.recall(nonce)
     }
 
-    /// Gives away what nothing calls at the moment; says how many sessions are left to be given or
-    /// taken.
-    pub(crate) fn give_idle(&self, succession: &Succession) -> usize {
-        let (_, left) = self.table.give_idle(succession);
+    /// Gives away what nothing calls at the moment; says what is left to be given or taken.
+    pub(crate) fn give_idle(&self, succession: &Succession) -> Left {
+        let left = self.table.give_idle(self.cluster.me(), succession);
         self.publish_count();
-        left + self.table.custody(|custody, _| custody.untaken())
+        left
+    }
+
+    pub(crate) fn left(&self) -> Left {
+        self.table.left()
+    }
+
+    /// Whether new calls have to wait until their session has been given away. What belongs to a call
+    /// in progress (its cancellation, answers to what the server asks) does not wait.
+    pub(crate) fn park(&self, parks: bool) {
+        self.table.park(parks);
     }
 
     /// This node goes on as another incarnation.
@@ -442,6 +455,13 @@ impl Sessions {
     fn used(&self, route: &Route) -> &Arc<Use> {
         self.routes.get(&route.id).expect("built from the same routes")
     }
+}
+
+/// Whether somebody waits for the answer.
+fn is_call(ask: &Ask) -> bool {
+    let Payload::Whole(body) = &ask.body else { return false };
+    let message = mcp::peek(body, true);
+    ask.method == Method::POST && message.is_ok_and(|message| !matches!(message.calls, Calls::None))
 }
 
 /// For how long backups keep a record that nobody tells them of again; not at all where the route lets

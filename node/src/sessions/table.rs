@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::header::HeaderValue;
 use proto::core::{
     custody::{Custody, Holding, Parcel},
+    ring::Position,
     succession::Succession,
     tenure::Rules,
 };
@@ -26,6 +27,9 @@ use tokio::sync::{Notify, OnceCell};
 /// A session is called idle when nothing of it has been in progress for this long: longer than an
 /// agent thinks between two calls.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// Sessions that are being given away at once. Each waits for its taker only, some milliseconds, and
+/// not for hundreds of others to be taken before it.
+const GIVES_MAX: usize = 128;
 /// Milliseconds in which the copies of a new session have arrived or have to be sent again.
 const COPIES_AGAIN: u64 = 250;
 
@@ -34,7 +38,18 @@ pub(super) struct Table {
     entries: Mutex<Entries>,
     /// Something is to be sent.
     changed: Notify,
+    /// Calls have to wait, so that sessions which are never idle become so.
+    parks: AtomicBool,
     started: Instant,
+}
+
+/// What a node that leaves still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Sessions with calls in progress.
+    pub(crate) busy: usize,
+    /// Those, the others, and what was given away and has not been taken yet.
+    pub(crate) all: usize,
 }
 
 #[derive(Debug)]
@@ -148,7 +163,7 @@ impl Table {
     pub(super) fn new(me: NodeRef) -> Self {
         let custody = Custody::new(me, Rules::ALL);
         let entries = Mutex::new(Entries { custody, live: HashMap::new() });
-        Self { entries, changed: Notify::new(), started: Instant::now() }
+        Self { entries, changed: Notify::new(), parks: AtomicBool::new(false), started: Instant::now() }
     }
 
     pub(super) fn holding(&self, nonce: Nonce) -> Holding {
@@ -341,22 +356,36 @@ impl Table {
         entries.live.insert(record.nonce, live).is_none()
     }
 
-    /// Gives away every session that nothing calls at the moment; says how many that were and how
-    /// many are left.
-    pub(super) fn give_idle(&self, succession: &Succession) -> (usize, usize) {
+    pub(super) fn parks(&self) -> bool {
+        self.parks.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn park(&self, parks: bool) {
+        self.parks.store(parks, Ordering::Relaxed);
+    }
+
+    /// Gives away sessions that nothing calls at the moment.
+    pub(super) fn give_idle(&self, me: NodeRef, succession: &Succession) -> Left {
         let mut entries = self.entries();
         let Entries { custody, live } = &mut *entries;
-        let before = live.len();
+        let mut room = GIVES_MAX.saturating_sub(custody.untaken());
         live.retain(|nonce, live| {
             let busy = live.calls.load(Ordering::Acquire) > 0;
-            let kept = busy || custody.give(*nonce, succession, clock::now()).is_none();
-            if !kept {
+            let given = !busy && room > 0 && is_settled(custody, *nonce, me, succession) && {
+                custody.give(*nonce, succession, clock::now()).is_some()
+            };
+            if given {
+                room -= 1;
                 live.go();
             }
-            kept
+            !given
         });
         self.changed.notify_one();
-        (before - live.len(), live.len())
+        entries.left()
+    }
+
+    pub(super) fn left(&self) -> Left {
+        self.entries().left()
     }
 
     /// This node goes on under another incarnation, with what it owned if it is its own heir; says
@@ -392,7 +421,21 @@ impl Table {
     }
 }
 
+/// A node that was given a session by another one which is not over yet can't say whose it would be
+/// next: by the verdicts it is still the other one's.
+fn is_settled(custody: &Custody, nonce: Nonce, me: NodeRef, succession: &Succession) -> bool {
+    let owner = custody
+        .record(nonce)
+        .and_then(|record| succession.owner(record.birth.home, Position::of_session(nonce)));
+    owner.is_some_and(|owner| owner.node == me)
+}
+
 impl Entries {
+    fn left(&self) -> Left {
+        let busy = self.live.values().filter(|live| live.calls.load(Ordering::Acquire) > 0).count();
+        Left { busy, all: self.live.len() + self.custody.untaken() }
+    }
+
     fn end(&mut self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
         self.custody.end(nonce, why, clock::now());
         let live = self.live.remove(&nonce)?;
@@ -483,9 +526,9 @@ mod tests {
         let (table, call) = table(Duration::MAX);
         table.custody(|custody, now| custody.entrust(vec![node(2)], now));
         let stream = table.take_up(nonce(1), true).expect("it is there");
-        assert_eq!(table.give_idle(&Succession::default()), (0, 1));
+        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 1, all: 1 });
         drop(call);
-        assert_eq!(table.give_idle(&Succession::default()), (1, 0));
+        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 0, all: 1 });
         assert_eq!(table.holding(nonce(1)), Holding::Given(node(2)));
         assert_eq!(table.state(nonce(1)), SessionState::Moved { to: node(2) });
         let moved = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -16,7 +16,6 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +32,7 @@ pub(super) async fn serve(at: SocketAddr) -> anyhow::Result<()> {
         let server = server.clone();
         async move { server.answer(request).await }
     };
-    listener.run(answer, CancellationToken::new(), Duration::ZERO).await;
+    listener.run(answer, CancellationToken::new()).await;
     Ok(())
 }
 

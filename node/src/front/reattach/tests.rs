@@ -197,10 +197,35 @@ async fn a_node_that_leaves_ends_its_clients_streams() {
     for (first, again) in [(End::Open, Met::Nothing), (LOST, Met::Nothing), (LOST, UNDELIVERED)] {
         let mut client = Client::of(Calls::None, said(&[PRIMING], first), &[again]);
         assert_eq!(client.sees(Duration::from_secs(3)).await.0, PRIMING);
-        client.leaving.cancel();
-        assert_eq!(client.sees(SHORT).await, (COME_BACK.to_owned(), false));
+        client.leaves();
+        assert_eq!(client.sees(SHORT).await, (format!("id: 1\n{COME_BACK}"), false));
         assert!(client.has_ended());
     }
+    let mut unnumbered = Client::of(Calls::None, said(&["data: a\n\ndata: b"], End::Open), &[]);
+    assert_eq!(unnumbered.sees(SHORT).await.0, "data: a\n\n");
+    unnumbered.leaves();
+    assert_eq!(unnumbered.sees(SHORT).await, (COME_BACK.to_owned(), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_outlasts_its_node_goes_on_elsewhere_or_is_told() {
+    for (first, said_before, said_last) in [
+        (PRIMING, PRIMING, format!("id: 1\n{COME_BACK}")),
+        ("id: 1\ndata: \n\ndata: {", PRIMING, format!("id: 1\n{COME_BACK}")),
+        ("data: {}\n\n", "data: {}\n\n", ERROR.to_owned()),
+        ("", "", ERROR.to_owned()),
+    ] {
+        let mut client = Client::of(calls(), said(&[first], End::Open), &[]);
+        client.leaves();
+        assert_eq!(client.sees(SHORT).await, (said_before.to_owned(), false), "before the last moment");
+        client.leaving.cut_off();
+        let (last, reset) = client.sees(SHORT).await;
+        assert!(!reset && last.starts_with(&said_last) && client.has_ended(), "{last}");
+    }
+    let mut answered = Client::of(calls(), said(&[PRIMING, ANSWER], End::Open), &[]);
+    assert_eq!(answered.sees(SHORT).await.0, format!("{PRIMING}{ANSWER}"));
+    answered.leaving.cut_off();
+    assert_eq!(answered.sees(SHORT).await, (String::new(), false));
 }
 
 #[tokio::test(start_paused = true)]

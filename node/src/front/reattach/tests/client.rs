@@ -2,13 +2,14 @@
 
 use super::super::*;
 use crate::answer::whole;
+use crate::front::watch::Of;
+use crate::leaving::{Leaving, Schedule};
 use crate::mcp::Calls;
 use http_body_util::BodyExt;
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
 };
-use tokio_util::sync::CancellationToken;
 
 /// How a stream ends that says no more.
 #[derive(Clone, Copy)]
@@ -88,7 +89,7 @@ impl Again for Script {
 /// A client's stream, its node's leaving, and what is asked for again.
 pub(super) struct Client {
     pub(super) stream: Attached<Script>,
-    pub(super) leaving: CancellationToken,
+    pub(super) leaving: Arc<Leaving>,
     pub(super) asked: Arc<Mutex<Vec<(String, Instant)>>>,
     metrics: Arc<Metrics>,
 }
@@ -96,13 +97,22 @@ pub(super) struct Client {
 impl Client {
     /// Of a stream of the server's own, or of one that answers `calls`.
     pub(super) fn of(calls: Calls, first: BodyStream, met: &[Met]) -> Self {
-        let (leaving, asked) = (CancellationToken::new(), Arc::default());
+        let (leaving, asked) = (Arc::new(Leaving::default()), Arc::default());
         let metrics = Arc::new(Metrics::new());
-        let watch = matches!(calls, Calls::None).then(|| Watch::new(&leaving, true));
+        let of = match &calls {
+            Calls::None => Of::Own { turn: leaving.turn(), speaks: true },
+            Calls::One(_) | Calls::Many(_) => Of::Call,
+        };
+        let watch = Watch::new(&leaving, of);
         let again = Script { met: met.iter().cloned().collect(), asked: Arc::clone(&asked) };
         let again = (!met.is_empty()).then_some(again);
         let stream = Attached::new(first, Events::new(calls), again, watch, &metrics);
         Self { stream, leaving, asked, metrics }
+    }
+
+    /// Its node leaves; whatever is to end before the last moment ends soon.
+    pub(super) fn leaves(&self) {
+        self.leaving.begin(&Schedule::new(Instant::now(), Duration::ZERO), 1);
     }
 
     /// All that comes until the stream ends, or is silent for so long, and whether it was reset.
