@@ -29,6 +29,8 @@ fn main() -> ExitCode {
             let Some((Ok(from), Ok(to))) = range else { return misused() };
             many(from, to)
         }
+        ["--large"] => large(1_000),
+        ["--large", nodes] => nodes.parse().map_or_else(|_| misused(), large),
         [seed] => seed.parse().map_or_else(|_| misused(), |seed| replay(seed, Rules::ALL)),
         [seed, "--without", rule] => {
             let rule = Rule::ALL.into_iter().find(|it| format!("{it:?}") == *rule);
@@ -98,6 +100,28 @@ fn many(from: u64, to: u64) -> ExitCode {
 
 fn a_minute(counts: &Counts, began: Instant) -> f64 {
     counts.worlds as f64 * 60.0 / began.elapsed().as_secs_f64()
+}
+
+/// How much later than it happens all may know of a join or a death.
+const KNOWN_MS_MAX: u64 = 5_000;
+
+fn large(most: usize) -> ExitCode {
+    println!(
+        "Tenure alone: membership is given to the nodes as late as gossip would, gossip itself is not simulated."
+    );
+    println!(
+        "| nodes | all know a join | all know a death | datagrams a node and s | most in the s of a death |"
+    );
+    println!("|---|---|---|---|---|");
+    let mut in_time = true;
+    for nodes in [10, 100, most] {
+        let it = sim::large(nodes, 1);
+        let ms = |time: Option<u64>| time.map_or("never".to_owned(), |ms| format!("{ms} ms"));
+        in_time &= [it.join_ms, it.death_ms].iter().all(|time| time.is_some_and(|ms| ms <= KNOWN_MS_MAX));
+        let (join, death) = (ms(it.join_ms), ms(it.death_ms));
+        println!("| {} | {join} | {death} | {:.0} | {} |", it.nodes, it.sent_per_node_and_s, it.burst);
+    }
+    if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn mutations(worlds: u64) -> ExitCode {

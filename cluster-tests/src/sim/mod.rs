@@ -10,6 +10,7 @@ mod clients;
 mod event;
 mod faults;
 mod gossip;
+mod large;
 mod network;
 mod owner;
 mod process;
@@ -20,6 +21,7 @@ mod story;
 mod world;
 
 pub use checker::Violation;
+pub use large::{Large, large};
 pub use runs::{Catch, Tally, many, mutate};
 pub use story::Telling;
 

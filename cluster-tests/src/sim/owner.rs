@@ -274,10 +274,9 @@ impl World {
                 process.custody.keep(me, &item, local);
             }
             Some(Item::Live(record)) => {
+                // Whoever wrote it was another owner, also if the line of owners has been lost in between.
                 let mut record = (*record).clone();
-                if record.epoch < epoch {
-                    (record.epoch, record.rev) = (epoch, 0);
-                }
+                (record.epoch, record.rev) = (epoch.max(record.epoch + 1), 0);
                 process.custody.own(record, local);
             }
             None if *kind == Kind::Reattached => {

@@ -54,7 +54,7 @@ fn is_majority(members: &[NodeRef], voted: impl Fn(NodeRef) -> bool) -> bool {
 /// Ravishankar, 1998), so that one node's coming or going changes few sets.
 pub fn choose(me: NodeRef, others: impl Iterator<Item = NodeRef>) -> Vec<NodeRef> {
     let mut ranked: Vec<_> = others.filter(|node| node.tag != me.tag).collect();
-    ranked.sort_unstable_by_key(|node| (rank(me.tag, *node), *node));
+    ranked.sort_by_cached_key(|node| (rank(me.tag, *node), *node));
     ranked.truncate(WITNESSES_MAX - 1);
     ranked.push(me);
     ranked.sort_unstable();

@@ -56,16 +56,16 @@ impl Tenure {
     /// When this node shall propose that `node` is over; `None` while there is no reason to.
     fn due(&self, node: NodeRef, now: Ms) -> Option<Ms> {
         let peer = self.peers.get(&node)?;
-        let rank = self.rank(node);
         if let Some(since) = self.gone.get(&node) {
-            return (peer.set.is_some() || self.settled).then_some(since + rank * RANK_STEP_PROOF);
+            let knows_enough = peer.set.is_some() || self.settled;
+            return knows_enough.then(|| since + self.rank(node) * RANK_STEP_PROOF);
         }
         let asked_for = self.wanted.contains_key(&node)
             || self.members.get(&node) == Some(&Phase::Dead)
             || peer.acceptor.is_fencing();
         let known = peer.set.is_some() || self.members.contains_key(&node) || self.settled;
         (asked_for && known && self.has_evidence(node, now))
-            .then(|| peer.heard + self.silence() + rank * RANK_STEP_SILENCE)
+            .then(|| peer.heard + self.silence() + self.rank(node) * RANK_STEP_SILENCE)
     }
 
     /// How many others come before this node in judging that one.
