@@ -62,7 +62,7 @@ fn replay(seed: u64, rules: Rules) -> ExitCode {
 
 fn many(from: u64, to: u64) -> ExitCode {
     let began = Instant::now();
-    let tally = sim::many(from..to, Rules::ALL, false, |counts| {
+    let tally = sim::many(from..to, |counts| {
         if counts.worlds.is_multiple_of(1_000) {
             eprintln!("{:>8} worlds, {:.0} a minute", counts.worlds, a_minute(counts, began));
         }

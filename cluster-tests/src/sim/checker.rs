@@ -78,7 +78,12 @@ impl Checker {
         }
     }
 
-    pub(super) fn end_told(&mut self, nonce: Nonce) {
+    /// All who should have a copy know that it has ended. One that is over without knowing may have
+    /// a copy as well: nobody counts on telling it.
+    pub(super) fn end_told(&mut self, nonce: Nonce, mut living: impl Iterator<Item = NodeRef>) {
+        if living.any(|node| self.verdicts.contains_key(&node)) {
+            return;
+        }
         if let Some(truth) = self.sessions.get_mut(&nonce) {
             truth.end_told = true;
         }
@@ -98,7 +103,7 @@ impl Checker {
         if self.verdicts.len() < before {
             for truth in self.sessions.values_mut() {
                 truth.served_by.clear();
-                truth.served_in = 0;
+                (truth.served_in, truth.end_told) = (0, false);
             }
         }
     }

@@ -169,7 +169,8 @@ impl World {
     pub(super) fn tell_ended(&mut self, pid: Pid, nonce: Nonce, is_told: bool) {
         let Some(askers) = self.process(pid).and_then(|it| it.ending.remove(&nonce)) else { return };
         if is_told {
-            self.checker.end_told(nonce);
+            let living = self.hosts.iter().filter_map(|host| Some(host.process.as_ref()?.me()));
+            self.checker.end_told(nonce, living);
         }
         for asker in askers {
             self.answer(pid, asker, Outcome::Answered);

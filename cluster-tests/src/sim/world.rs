@@ -24,7 +24,7 @@ const TICK: Ms = 20;
 const WALL: u64 = 1_000_000;
 /// After everything is healed: when every session must be served, and when all must be at rest.
 const PROBED_AFTER: Ms = 6_000;
-const AT_REST_AFTER: Ms = 10_000;
+const AT_REST_AFTER: Ms = 14_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Host {

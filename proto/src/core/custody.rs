@@ -45,6 +45,8 @@ struct Owned {
     kept_by: Vec<NodeRef>,
     /// Who may have any version of it.
     sent_to: Vec<NodeRef>,
+    /// It is known who may have kept copies for its earlier owners: they are among `sent_to`.
+    traced: bool,
     /// Who has been told not to keep this version.
     dismissed: Vec<NodeRef>,
     /// When it is looked at next.
@@ -154,7 +156,9 @@ impl Custody {
         self.copies.remove(&nonce);
         self.forget_due(nonce);
         let (kept_by, sent_to, dismissed) = (Vec::new(), Vec::new(), Vec::new());
-        self.owned.insert(nonce, Owned { record: record.into(), kept_by, sent_to, dismissed, due: now });
+        let traced = record.epoch == 1;
+        let owned = Owned { record: record.into(), kept_by, sent_to, traced, dismissed, due: now };
+        self.owned.insert(nonce, owned);
         self.due.insert((now, nonce));
     }
 
@@ -382,7 +386,15 @@ impl Custody {
             .collect();
         let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
         let taken = taken.collect();
-        for owned in self.owned.values_mut() {
+        for (nonce, owned) in &mut self.owned {
+            if !owned.traced {
+                let at = Position::of_session(*nonce);
+                let kept = succession.kept_before(owned.record.birth.home, at, me, BACKUPS);
+                owned.traced = kept.is_some();
+                owned.sent_to.extend(kept.into_iter().flatten().filter(|node| *node != me));
+                owned.sent_to.sort_unstable();
+                owned.sent_to.dedup();
+            }
             owned.sent_to.retain(|node| !succession.is_over(*node));
         }
         for ending in self.ending.values_mut() {

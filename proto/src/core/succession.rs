@@ -82,7 +82,33 @@ impl Succession {
         self.owner_after(home, position, None)
     }
 
-    /// The same, were the incarnation `leaving.0` over and `leaving.1` its heirs.
+    /// Who may have kept copies for the owners before `me`, `count` for each; `None` while one of these
+    /// is not over.
+    pub fn kept_before(
+        &self,
+        home: NodeRef,
+        position: Position,
+        me: NodeRef,
+        count: usize,
+    ) -> Option<Vec<NodeRef>> {
+        let (mut line, mut next, mut kept) = (Vec::new(), vec![home], Vec::new());
+        while let Some(node) = next.pop() {
+            if node == me {
+                return Some(kept);
+            }
+            if !line.contains(&node) {
+                line.push(node);
+                let heirs = &self.verdicts.get(&node)?.ring;
+                kept.extend(heirs.successors(position).take(count));
+                let first = next.len();
+                next.extend(heirs.successors(position));
+                next[first..].reverse();
+            }
+        }
+        None
+    }
+
+    /// The owner, were the incarnation `leaving.0` over and `leaving.1` its heirs.
     ///
     /// Of each node that is over the heirs come in the order of their ring, each with its own heirs
     /// before the next one. So whatever else becomes known later only adds to the end of the line.

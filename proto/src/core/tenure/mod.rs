@@ -25,7 +25,7 @@ use crate::wire::{Note, Say, Verdict, WitnessSet};
 use acceptor::Acceptor;
 use owner::Own;
 use proposal::Proposal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a node beats.
 pub const BEAT: Ms = 100;
@@ -87,7 +87,7 @@ pub struct Tenure {
     peers: BTreeMap<NodeRef, Peer>,
     /// Processes that are gone for certain, since when.
     gone: BTreeMap<NodeRef, Ms>,
-    /// The latest incarnation that has said something under each name: none before it will again.
+    /// The latest incarnation that is known of under each name: those before it are gone.
     latest: BTreeMap<Tag, Incarnation>,
     succession: Succession,
     proposals: BTreeMap<NodeRef, Proposal>,
@@ -181,8 +181,10 @@ impl Tenure {
 
     /// Those whose end would matter to this node, to be watched for proof of it.
     pub fn watched(&self) -> impl Iterator<Item = NodeRef> {
-        let members = self.members.keys().copied();
-        members.chain(self.peers.keys().copied()).filter(|node| *node != self.me && !self.is_gone(*node))
+        let proposed = self.proposals.values().flat_map(Proposal::everyone);
+        let known = self.members.keys().chain(self.peers.keys()).copied();
+        let all: BTreeSet<_> = known.chain(self.own.set.everyone()).chain(proposed).collect();
+        all.into_iter().filter(|node| *node != self.me && !self.is_gone(*node))
     }
 
     /// What gossip says now; `settled` where that has been so for a while.
@@ -191,6 +193,7 @@ impl Tenure {
         self.members = members.filter(|(node, _)| node.tag != self.me.tag).collect();
         for node in self.members.keys().copied().collect::<Vec<_>>() {
             self.peer(node, now);
+            self.meet(node, now);
         }
     }
 
@@ -198,6 +201,7 @@ impl Tenure {
     pub fn proven(&mut self, node: NodeRef, now: Ms) {
         if node != self.me {
             self.peer(node, now);
+            self.has_been(node);
             self.gone.entry(node).or_insert(now);
             if self.gone.len() > VERDICTS_MAX {
                 let oldest = self.gone.keys().min_by_key(|node| (node.inc, node.tag)).copied();
@@ -341,15 +345,22 @@ impl Tenure {
         self.succession.is_over(node) || self.is_gone(node)
     }
 
-    /// Something came from this incarnation, so those before it are gone.
+    /// Something came from this incarnation: those before it are gone.
     fn meet(&mut self, from: NodeRef, now: Ms) {
-        let latest = self.latest.entry(from.tag).or_insert(from.inc);
-        if *latest < from.inc {
-            *latest = from.inc;
+        if self.has_been(from) {
             let first = NodeRef { inc: Incarnation(0), ..from };
             let earlier: Vec<_> = self.peers.range(first..from).map(|(node, _)| *node).collect();
             earlier.into_iter().for_each(|node| self.proven(node, now));
         }
+    }
+
+    /// There is or was this incarnation, so there is none before it any more. Whether it is the
+    /// latest that is known of.
+    fn has_been(&mut self, node: NodeRef) -> bool {
+        let latest = self.latest.entry(node.tag).or_insert(Incarnation(0));
+        let is_news = *latest < node.inc;
+        *latest = node.inc.max(*latest);
+        is_news
     }
 
     // --- verdicts ---
@@ -358,6 +369,7 @@ impl Tenure {
         if !self.succession.learn(verdict) {
             return;
         }
+        self.has_been(verdict.over);
         self.proposals.remove(&verdict.over);
         self.wanted.remove(&verdict.over);
         self.peers.remove(&verdict.over);

@@ -42,6 +42,13 @@ enum Stage {
     },
 }
 
+impl Proposal {
+    /// Who has a say in it, as far as is known.
+    pub(super) fn everyone(&self) -> Vec<NodeRef> {
+        self.set.as_ref().map(WitnessSet::everyone).unwrap_or_default()
+    }
+}
+
 impl Tenure {
     /// Begins with those nodes whose turn it is to be judged by this one.
     pub(super) fn judge(&mut self, now: Ms) {
@@ -130,7 +137,7 @@ impl Tenure {
         let Some(proposal) = self.proposals.get(&over) else { return };
         let is_known_quorum =
             proposal.set.as_ref().is_some_and(|set| set.has_quorum(|node| !self.is_gone(node)));
-        let everyone = proposal.set.as_ref().map(WitnessSet::everyone).unwrap_or_default();
+        let everyone = proposal.everyone();
         // Where the witnesses are not enough, all who live have a say, and must know that it is so.
         let without: Vec<_> = match is_known_quorum {
             true => Vec::new(),
