@@ -1,6 +1,10 @@
 //! What this node knows of the sessions that it owns, and of those that it keeps copies of: the pure
 //! custody of `proto` with what serves a session beside it.
 
+mod leave;
+
+pub(crate) use leave::Left;
+
 use super::AtUpstream;
 use crate::clock;
 use crate::config::{Route, UpstreamUrl};
@@ -8,7 +12,6 @@ use bytes::Bytes;
 use hyper::header::HeaderValue;
 use proto::core::{
     custody::{Custody, Holding, Parcel},
-    ring::Position,
     succession::Succession,
     tenure::Rules,
 };
@@ -27,9 +30,6 @@ use tokio::sync::{Notify, OnceCell};
 /// A session is called idle when nothing of it has been in progress for this long: longer than an
 /// agent thinks between two calls.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
-/// Sessions that are being given away at once. Each waits for its taker only, some milliseconds, and
-/// not for hundreds of others to be taken before it.
-const GIVES_MAX: usize = 128;
 /// Milliseconds in which the copies of a new session have arrived or have to be sent again.
 const COPIES_AGAIN: u64 = 250;
 
@@ -41,15 +41,6 @@ pub(super) struct Table {
     /// Calls have to wait, so that sessions which are never idle become so.
     parks: AtomicBool,
     started: Instant,
-}
-
-/// What a node that leaves still has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Left {
-    /// Sessions with calls in progress.
-    pub(crate) busy: usize,
-    /// Those, the others, and what was given away and has not been taken yet.
-    pub(crate) all: usize,
 }
 
 #[derive(Debug)]
@@ -356,38 +347,6 @@ impl Table {
         entries.live.insert(record.nonce, live).is_none()
     }
 
-    pub(super) fn parks(&self) -> bool {
-        self.parks.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn park(&self, parks: bool) {
-        self.parks.store(parks, Ordering::Relaxed);
-    }
-
-    /// Gives away sessions that nothing calls at the moment.
-    pub(super) fn give_idle(&self, me: NodeRef, succession: &Succession) -> Left {
-        let mut entries = self.entries();
-        let Entries { custody, live } = &mut *entries;
-        let mut room = GIVES_MAX.saturating_sub(custody.untaken());
-        live.retain(|nonce, live| {
-            let busy = live.calls.load(Ordering::Acquire) > 0;
-            let given = !busy && room > 0 && is_settled(custody, *nonce, me, succession) && {
-                custody.give(*nonce, succession, clock::now()).is_some()
-            };
-            if given {
-                room -= 1;
-                live.go();
-            }
-            !given
-        });
-        self.changed.notify_one();
-        entries.left()
-    }
-
-    pub(super) fn left(&self) -> Left {
-        self.entries().left()
-    }
-
     /// This node goes on under another incarnation, with what it owned if it is its own heir; says
     /// what it has lost.
     pub(super) fn be_reborn(&self, me: NodeRef, heir: bool, succession: &Succession) -> Vec<Arc<Live>> {
@@ -421,21 +380,7 @@ impl Table {
     }
 }
 
-/// A node that was given a session by another one which is not over yet can't say whose it would be
-/// next: by the verdicts it is still the other one's.
-fn is_settled(custody: &Custody, nonce: Nonce, me: NodeRef, succession: &Succession) -> bool {
-    let owner = custody
-        .record(nonce)
-        .and_then(|record| succession.owner(record.birth.home, Position::of_session(nonce)));
-    owner.is_some_and(|owner| owner.node == me)
-}
-
 impl Entries {
-    fn left(&self) -> Left {
-        let busy = self.live.values().filter(|live| live.calls.load(Ordering::Acquire) > 0).count();
-        Left { busy, all: self.live.len() + self.custody.untaken() }
-    }
-
     fn end(&mut self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
         self.custody.end(nonce, why, clock::now());
         let live = self.live.remove(&nonce)?;
