@@ -470,4 +470,4 @@ impl World {
 }
 
 /// For a probe: everything is healed, and has been for a while.
-const AT_MOST: Ms = 4_000;
+const AT_MOST: Ms = 7_000;
