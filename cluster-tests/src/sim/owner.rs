@@ -18,6 +18,8 @@ use std::sync::Arc;
 const COPY_PATIENCE: Ms = 200;
 const END_PATIENCE: Ms = 1_000;
 const RECALL_PATIENCE: Ms = 1_000;
+/// As long as a view must stand still to count as settled.
+const SURE_AFTER: Ms = 5_000;
 const STREAM_PATIENCE: Ms = 4_000;
 /// Longer than any world lasts: forgetting is not what is looked at.
 const KEEP_S: u32 = 600;
@@ -263,8 +265,10 @@ impl World {
         let (Route::Revive { epoch }, Ask::Session { birth, kind, .. }) = (route, &ask) else {
             return self.ask_anew(pid, reviving.askers);
         };
-        let unsure = reviving.unsure || !reviving.asked.is_empty();
         let Some(process) = self.process(pid) else { return };
+        // Who has been away, or sees the members change, does not know whom to ask.
+        let is_new_here = now.saturating_sub(process.view_changed.max(process.reborn)) < SURE_AFTER;
+        let unsure = reviving.unsure || is_new_here || !reviving.asked.is_empty();
         let local = process.clock.read(now);
         // A copy may have come after the verdict that made this node the owner.
         let own = process.custody.recall(nonce);

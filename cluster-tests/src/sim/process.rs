@@ -79,6 +79,8 @@ pub(super) struct Process {
     pub(super) ring: Ring,
     pub(super) seen: Vec<(NodeRef, Phase)>,
     pub(super) view_changed: Ms,
+    /// When it went on as another incarnation, or began.
+    pub(super) reborn: Ms,
     pub(super) frozen_since: Option<Ms>,
     pub(super) frozen_total: Ms,
     pub(super) thawed: Ms,
@@ -110,6 +112,7 @@ impl Process {
             ring: Ring::over(Vec::new()),
             seen: Vec::new(),
             view_changed: now,
+            reborn: now,
             frozen_since: None,
             frozen_total: 0,
             thawed: 0,

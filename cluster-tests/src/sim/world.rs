@@ -409,6 +409,7 @@ impl World {
         let now = self.now;
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let (pid, me, local) = (process.pid, process.me(), process.clock.read(now));
+        process.reborn = now;
         process.custody.be_reborn(me, heir, process.tenure.succession(), local);
         self.counts.reborn += 1;
         let (old, new) = (self.word(was), self.word(me));

@@ -341,7 +341,8 @@ impl Custody {
             Item::Ended { nonce, why } => {
                 self.copies.remove(nonce);
                 self.past.remove(nonce);
-                if !self.owned.contains_key(nonce) {
+                // By an owner before this one, who had the right to.
+                if self.end(*nonce, *why, now).is_none() {
                     self.bury(*nonce, *why);
                 }
             }
@@ -494,7 +495,10 @@ impl Custody {
         self.me = me;
         self.heirs = Ring::over(Vec::new()).into();
         self.due.clear();
-        self.ending.clear();
+        for (nonce, ending) in &mut self.ending {
+            ending.due = now;
+            self.due.insert((now, *nonce));
+        }
         // Those who told the earlier incarnation to keep something can't tell this one to drop it.
         for (nonce, (record, _)) in std::mem::take(&mut self.copies) {
             self.keep_older(nonce, record, now);

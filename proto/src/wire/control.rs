@@ -137,7 +137,7 @@ mod tests {
             (Say::Beat { sent: 7, digest: 9 }, "010a0000000701050206000709"),
             (Say::Acked { sent: 7, stored: 2, digest: 9 }, "010a000000080105020601070209"),
             (Say::Fenced, "010a000000050105020602"),
-            (Say::Declare { set: set.clone() }, "010a0000000f010502060302020105020601010105"),
+            (Say::Declare { set: set.clone() }, "010a0000001001050206030202010502060101010500"),
             (Say::Stored { ver: 2 }, "010a00000006010502060402"),
             (
                 Say::Prepare { over: node(2), ballot, ver: 2, without: vec![node(3)] },
@@ -162,7 +162,7 @@ mod tests {
             ),
             (
                 Say::No { over: node(2), ballot, why: WhyNot::Newer(set) },
-                "010a00000015010502060902060301050202020105020601010105",
+                "010a0000001601050206090206030105020202010502060101010500",
             ),
             (Say::Verdicts(vec![Verdict { over: node(2), heirs }]), "010a0000000b010502060a010206010105"),
         ] {
