@@ -28,6 +28,13 @@ pub(crate) struct Ask {
     pub(crate) body: Payload,
 }
 
+impl Ask {
+    /// Whether it does something that must not be done twice.
+    pub(crate) fn is_call(&self) -> bool {
+        self.nature == Nature::Unsafe
+    }
+}
+
 /// Where copies of a request went, which matters once one of them is lost.
 #[derive(Debug, Default)]
 pub(crate) struct Sent(Mutex<Copies>);

@@ -191,19 +191,20 @@ impl Cluster {
                 (member, (node, sessions))
             })
             .unzip();
-        let (view, mut world) = (View::new(members), self.world());
-        let changed = view.members() != world.view.members();
-        if changed {
-            let same = view.fingerprint() == world.view.fingerprint();
-            let since = if same { world.since } else { Instant::now() };
-            world = Arc::new(World::new(view, world.succession.clone(), since));
-        }
-        for (node, sessions) in loads {
-            world.note_load(node, sessions);
-        }
-        if changed {
-            self.world.send_replace(world);
-        }
+        let view = View::new(members);
+        // In one step, since what is agreed on about owners changes the same value.
+        self.world.send_if_modified(|world| {
+            let changed = view.members() != world.view.members();
+            if changed {
+                let same = view.fingerprint() == world.view.fingerprint();
+                let since = if same { world.since } else { Instant::now() };
+                *world = Arc::new(World::new(view, world.succession.clone(), since));
+            }
+            for (node, sessions) in loads {
+                world.note_load(node, sessions);
+            }
+            changed
+        });
     }
 
     // --- who may own sessions ---

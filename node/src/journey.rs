@@ -34,6 +34,12 @@ pub(crate) enum NoAnswer {
     NotHere(NotHere),
 }
 
+impl NoAnswer {
+    pub(crate) fn may_have_run(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Undelivered { may_have_run: true, .. }))
+    }
+}
+
 /// Which node answered, and over how many hops: on every answer that a client gets.
 pub(crate) const NODE: HeaderName = HeaderName::from_static("ringway-node");
 pub(crate) const HOPS: HeaderName = HeaderName::from_static("ringway-hops");
@@ -116,6 +122,10 @@ impl Journey {
                     continue;
                 }
                 Route::NotHere(answer) => return Err(NoAnswer::NotHere(answer)),
+                // A copy of it went to an owner that has been lost since.
+                Route::Refuse(_) if hop == Hop::Entry && ask.sent.may_have_run() && ask.is_call() => {
+                    return Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerLost)));
+                }
                 Route::Refuse(refusal) => return Err(NoAnswer::Refused(refusal)),
             };
             match answered {

@@ -50,6 +50,10 @@ impl Admin {
             answer.headers_mut().insert(header::ALLOW, allowed);
             return answer;
         }
+        // A page in somebody's browser must not drain a node, and nothing else sends an Origin here.
+        if allowed == Method::POST && request.headers().contains_key(header::ORIGIN) {
+            return error(StatusCode::FORBIDDEN, "not for web pages");
+        }
         if allowed == Method::POST {
             return self.drain(request.into_body()).await;
         }

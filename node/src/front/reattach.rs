@@ -17,7 +17,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use proto::core::route::Hop;
-use proto::wire::{Reason, Refusal};
+use proto::wire::{Nature, Reason, Refusal};
 use std::{
     future::Future,
     pin::Pin,
@@ -317,11 +317,12 @@ fn ask_for_the_rest(ask: &mut Ask, from: GoesOn, uid: u64) {
     }
     if ask.method != Method::GET {
         (ask.method, ask.body) = (Method::GET, Payload::Whole(Bytes::new()));
-        (ask.uid, ask.sent) = (uid, Sent::default());
+        ask.nature = Nature::Resumes;
         ask.headers.remove(header::CONTENT_TYPE);
         ask.headers.remove(header::CONTENT_LENGTH);
         ask.headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
     }
+    (ask.uid, ask.sent) = (uid, Sent::default());
     match from {
         GoesOn::After(id) => drop(ask.headers.insert(LAST_EVENT_ID, id)),
         GoesOn::AtTheStart | GoesOn::Anew => {} // after the event that the client itself named, if it did

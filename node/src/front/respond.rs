@@ -89,7 +89,8 @@ pub(super) fn method_not_found(calls: &Calls) -> Answer {
 /// The body of the error for calls that got no answer.
 pub(super) fn undelivered_body(calls: &Calls, reason: Reason, may_have_run: bool) -> Bytes {
     let message = match (reason, may_have_run) {
-        (Reason::OwnerLost, _) => "The node that owned this session is gone, and the session with it",
+        (Reason::OwnerLost, true) => "The node that served this session died; the request may have run",
+        (Reason::OwnerLost, false) => "The node that owned this session is gone, and the session with it",
         (_, true) => "The request was lost on its way; it may have run",
         (_, false) => "The request could not be delivered; it has not run",
     };

@@ -76,17 +76,13 @@ impl IdPrefix {
                 Some(matched) if matched < FIELD.len() && *byte == FIELD[matched] => {
                     self.matched = Some(matched + 1);
                 }
-                Some(matched) if matched == FIELD.len() => {
+                // One space belongs to the field, not to its value.
+                Some(matched) if matched == FIELD.len() && *byte == b' ' => self.matched = Some(matched + 1),
+                Some(matched) if matched >= FIELD.len() => {
                     self.matched = None;
-                    if *byte == b' ' {
-                        out.push(b' ');
-                    }
                     // An empty id means none.
                     if !ends_line {
                         out.extend_from_slice(self.prefix.as_bytes());
-                    }
-                    if *byte == b' ' {
-                        continue;
                     }
                 }
                 Some(_) => self.matched = None,
@@ -204,7 +200,7 @@ mod tests {
 
     #[test]
     fn ids_get_their_prefix_wherever_the_stream_is_cut() {
-        let text = "id: 1\ndata: id: 2\n\nid:3\r\ndata: x\r\n\r\nidx: 4\nid\nid:\n: c\n\n";
+        let text = "id: 1\ndata: id: 2\n\nid:3\r\ndata: x\r\n\r\nidx: 4\nid\nid:\nid: \n: c\n\n";
         let expected = text.replace("id: 1", "id: p.1").replace("id:3", "id:p.3");
         for cut in 0..=text.len() {
             let mut prefix = IdPrefix::new("p.");

@@ -263,13 +263,27 @@ impl Acceptor {
         };
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(no_answer) => return write_no_answer(writer, &no_answer).await,
+            Err(no_answer) => {
+                if no_answer.may_have_run() {
+                    call.undelivered(Done::Lost);
+                }
+                return write_no_answer(writer, &no_answer).await;
+            }
         };
+        let is_resumable = mcp::is_event_stream(answer.headers());
         let (head, mut body) = answer.into_parts();
-        let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
+        let Ok(frame) = self.head_frame(&head) else {
+            call.undelivered(Done::Lost);
+            return writer.give_up(StreamCode::Malformed);
+        };
         hop_broke |= writer.chunk(frame.clone()).await.is_err();
         let (mut kept, mut kept_len) = (Vec::new(), 0);
         loop {
+            if hop_broke && is_resumable && kept_len > 0 {
+                // Its entry node asks for the rest by the last event's id, of which some upstreams make
+                // one reader wait for the other.
+                return call.undelivered(Done::Lost);
+            }
             let next = tokio::select! {
                 biased;
                 gone = &mut stopped, if !hop_broke => match gone {
@@ -290,8 +304,7 @@ impl Acceptor {
                     }
                     hop_broke = hop_broke || writer.chunk(bytes).await.is_err();
                 }
-                Some(Err(_)) if hop_broke => return call.undelivered(Done::Lost),
-                Some(Err(_)) => return, // the writer says so
+                Some(Err(_)) => return call.undelivered(Done::Lost), // and the writer says so, dropped
                 None => break,
             }
         }

@@ -11,8 +11,10 @@ use tokio::sync::watch;
 
 /// How long an answer that was not delivered is kept: the entry node asks again within 10 s.
 const KEPT_FOR: Duration = Duration::from_secs(60);
-/// Undelivered answers at once: at 64 KiB each they take at most 64 MiB.
+/// Undelivered answers at once: at 64 KiB each they take at most 64 MiB. Of more it is only known
+/// that they ran.
 const KEPT_MAX: usize = 1_024;
+const KNOWN_MAX: usize = 65_536;
 /// An answer that is longer is not kept.
 pub(super) const KEPT_LEN_MAX: usize = 64 * 1024;
 
@@ -36,7 +38,16 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct Entries {
     by_uid: HashMap<u64, watch::Receiver<Outcome>>,
-    kept: VecDeque<(Instant, u64)>,
+    kept: VecDeque<Kept>,
+    /// How many of the oldest have no answer any more.
+    bare: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    uid: u64,
+    told: watch::Sender<Outcome>,
 }
 
 pub(super) enum Begun {
@@ -71,12 +82,17 @@ impl Calls {
 
 impl Entries {
     fn forget_old(&mut self) {
-        while let Some((since, uid)) = self.kept.front().copied() {
-            if self.kept.len() <= KEPT_MAX && since.elapsed() < KEPT_FOR {
+        while self.kept.len() - self.bare > KEPT_MAX {
+            self.kept[self.bare].told.send_replace(Some(Arc::new(Done::Lost)));
+            self.bare += 1;
+        }
+        while let Some(oldest) = self.kept.front() {
+            if self.kept.len() <= KNOWN_MAX && oldest.since.elapsed() < KEPT_FOR {
                 break;
             }
+            self.by_uid.remove(&oldest.uid);
             self.kept.pop_front();
-            self.by_uid.remove(&uid);
+            self.bare = self.bare.saturating_sub(1);
         }
     }
 }
@@ -100,7 +116,7 @@ impl Call {
     fn keep(&mut self, done: Done) {
         let Some(told) = self.told.take() else { return };
         told.send_replace(Some(Arc::new(done)));
-        self.calls.entries().kept.push_back((Instant::now(), self.uid));
+        self.calls.entries().kept.push_back(Kept { since: Instant::now(), uid: self.uid, told });
     }
 }
 
@@ -143,13 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn not_more_is_kept_than_may_be() {
+    fn of_too_many_answers_it_is_still_known_that_they_ran() {
         let calls = Arc::new(Calls::default());
         for uid in 0..2 * KEPT_MAX as u64 {
             let Begun::New(call) = calls.begin(uid, 0) else { panic!("they are all different") };
-            call.undelivered(Done::Lost);
+            call.undelivered(Done::Answer { frame: Bytes::new(), body: Vec::new() });
         }
         drop(calls.begin(u64::MAX, 0));
-        assert_eq!(calls.entries().by_uid.len(), KEPT_MAX);
+        let has_answer = |uid| match calls.begin(uid, 1) {
+            Begun::Before(outcome) => matches!(outcome.borrow().as_deref(), Some(Done::Answer { .. })),
+            Begun::New(_) | Begun::Late => panic!("{uid} would run again"),
+        };
+        assert!(!has_answer(0) && has_answer(2 * KEPT_MAX as u64 - 1));
     }
 }

@@ -32,7 +32,7 @@ impl Sessions {
             }
             tokio::time::sleep(GATHER).await;
             let parcels = self.table.parcels();
-            is_more_to_come = !parcels.is_empty();
+            is_more_to_come = self.table.custody(|custody, now| custody.is_due(now));
             for parcel in parcels {
                 let Ok(permit) = room.clone().acquire_owned().await else { break };
                 let (sessions, peers) = (self.clone(), peers.clone());

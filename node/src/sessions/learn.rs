@@ -5,7 +5,7 @@ use super::table::Live;
 use super::{READ_LEN_MAX, Sessions};
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::ask::{Ask, Payload};
-use crate::mcp::{self, IdPrefix};
+use crate::mcp::{self, IdPrefix, LAST_EVENT_ID};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{
@@ -14,7 +14,7 @@ use hyper::{
     header::HeaderValue,
 };
 use proto::id::Nonce;
-use proto::wire::Nature;
+use proto::wire::{Nature, ON_RECORD_LEN_MAX};
 use std::{
     collections::BTreeSet,
     pin::Pin,
@@ -22,7 +22,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-const LAST_EVENT_ID: &str = "last-event-id";
+/// A longer one is not subscribed to again.
+const URI_LEN_MAX: usize = 4 * 1024;
 
 impl Sessions {
     /// Notes what an answer means for the session's record.
@@ -32,7 +33,7 @@ impl Sessions {
             return answer;
         }
         match ask.nature {
-            Nature::Unsafe | Nature::Safe => answer,
+            Nature::Unsafe | Nature::Safe | Nature::Resumes => answer,
             Nature::SetsLevel => {
                 let level = mcp::level(body).map(Arc::from);
                 self.table.change(nonce, |record| record.log_level = level);
@@ -40,7 +41,12 @@ impl Sessions {
             }
             Nature::Subscribes => {
                 let uri = mcp::uri(body).map(Arc::from);
-                self.table.change(nonce, |record| record.subscriptions.extend(uri));
+                self.table.change(nonce, |record| {
+                    let len: usize = record.subscriptions.iter().map(|uri| uri.len()).sum();
+                    if len < ON_RECORD_LEN_MAX / 2 {
+                        record.subscriptions.extend(uri.filter(|uri: &Arc<str>| uri.len() < URI_LEN_MAX));
+                    }
+                });
                 answer
             }
             Nature::Unsubscribes => {
@@ -71,6 +77,9 @@ impl Sessions {
             } else {
                 names.remove(name)
             };
+        }
+        if names.iter().map(String::len).sum::<usize>() > ON_RECORD_LEN_MAX {
+            return; // none of so many is worth its place
         }
         let Some(used) = self.routes.get(&record.birth.route) else { return };
         // Sessions of one route mostly list the same tools, and share one set of them.
@@ -106,16 +115,20 @@ pub(super) fn with_own_ids(live: &Live, answer: Answer) -> Answer {
     answer.map(|body| Prefixed { body, prefix }.boxed_unsync())
 }
 
-/// The last event's id as the upstream knows it; none where it was of an upstream session before.
-pub(super) fn upstreams_own_id(live: &Live, headers: &mut HeaderMap) {
-    let Some(id) = headers.get(LAST_EVENT_ID) else { return };
+/// The last event's id as the upstream knows it; none where it was of an upstream session before, and
+/// then `false`.
+pub(super) fn upstreams_own_id(live: &Live, headers: &mut HeaderMap) -> bool {
+    let Some(id) = headers.get(LAST_EVENT_ID) else { return true };
     if live.renewals == 0 {
-        return;
+        return true;
     }
     let own = id.as_bytes().strip_prefix(prefix_of(live).as_bytes());
     match own.and_then(|own| HeaderValue::from_bytes(own).ok()) {
-        Some(own) => drop(headers.insert(LAST_EVENT_ID, own)),
-        None => drop(headers.remove(LAST_EVENT_ID)),
+        Some(own) => headers.insert(LAST_EVENT_ID, own).is_some(),
+        None => {
+            headers.remove(LAST_EVENT_ID);
+            false
+        }
     }
 }
 

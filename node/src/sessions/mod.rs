@@ -22,7 +22,7 @@ use proto::core::custody::Holding;
 use proto::core::route::OnLoss;
 use proto::core::succession::Succession;
 use proto::id::{Birth, NodeRef, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
-use proto::wire::{Give, GoneWhy, INITIALIZE_LEN_MAX, Item, Keep, Reason, Refusal, SessionState};
+use proto::wire::{Give, GoneWhy, INITIALIZE_LEN_MAX, Item, Keep, Nature, Reason, Refusal, SessionState};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -61,6 +61,15 @@ pub(crate) struct Sessions {
     /// Room for requests that end sessions upstream, and for handshakes that begin lost ones anew.
     ending: Semaphore,
     renewing: Semaphore,
+}
+
+/// Why an inherited session can't be served as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// Its upstream does not know it, or this node has no such upstream.
+    Forgotten,
+    /// Its upstream is not there, at least at the moment.
+    Unreachable,
 }
 
 /// How a route is used, on this node.
@@ -184,26 +193,32 @@ impl Sessions {
             }
             let live = in_use.live.clone();
             match self.try_exchange(ask, id, in_use).await? {
-                Some(answer) => return Ok(answer),
-                // Nothing has run: the upstream has forgotten the session, or is not there.
-                None => self.renew(&live, ask).await?,
+                Ok(answer) => return Ok(answer),
+                // What is asked for was in the upstream session that is gone.
+                Err(_) if ask.nature == Nature::Resumes => {
+                    return Err(Refusal::perhaps_run(Reason::OwnerLost));
+                }
+                // Nothing has run.
+                Err(missing) => self.renew(&live, ask, missing).await?,
             }
         }
     }
 
-    /// `None` where the session was inherited and turns out to have no upstream session any more.
+    /// Says what is missing where the session was inherited and has no upstream session any more.
     async fn try_exchange(
         self: &Arc<Self>,
         ask: &Ask,
         id: &SessionId,
         in_use: InUse,
-    ) -> Result<Option<Answer>, Refusal> {
+    ) -> Result<Result<Answer, Missing>, Refusal> {
         let live = in_use.live.clone();
         let unconfirmed = live.is_unconfirmed();
-        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(None) };
+        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(Err(Missing::Forgotten)) };
         let mut headers = ask.headers.clone();
         let mine = headers.insert(SESSION_ID, place.session.clone());
-        learn::upstreams_own_id(&live, &mut headers);
+        if !learn::upstreams_own_id(&live, &mut headers) && ask.nature == Nature::Resumes {
+            return Ok(Err(Missing::Forgotten));
+        }
         // Just before it is sent, since this node may have stood still for a while.
         if !self.cluster.is_leased() {
             return Err(Refusal::not_run(Reason::Moved));
@@ -212,7 +227,7 @@ impl Sessions {
             Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false })
                 if unconfirmed =>
             {
-                return Ok(None);
+                return Ok(Err(Missing::Unreachable));
             }
             answer => answer?,
         };
@@ -221,17 +236,18 @@ impl Sessions {
         }
         if answer.status() == StatusCode::NOT_FOUND {
             match ask.method {
-                Method::GET if unconfirmed && !self.is_known(&live, ask).await? => return Ok(None),
+                Method::GET if unconfirmed && !self.is_known(&live, ask).await? => {
+                    return Ok(Err(Missing::Forgotten));
+                }
                 // A server without such a stream, as far as one can tell; all clients accept a 405.
                 Method::GET => *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
-                _ if unconfirmed && ask.method == Method::POST => return Ok(None),
+                _ if unconfirmed && ask.method == Method::POST => return Ok(Err(Missing::Forgotten)),
                 _ => {
                     self.end(id.nonce, GoneWhy::LostUpstream);
                     return Err(Refusal::Gone(GoneWhy::LostUpstream));
                 }
             }
-        } else if unconfirmed && answer.status().is_success() {
-            live.confirm();
+        } else if unconfirmed && answer.status().is_success() && live.confirm() {
             self.count_takeover("reattach", "served");
         }
         if ask.method == Method::DELETE && answer.status().is_success() {
@@ -246,9 +262,9 @@ impl Sessions {
         if ask.method == Method::GET && mcp::is_event_stream(answer.headers()) {
             let moved = live.clone().moved();
             let news = move || live.take_news();
-            return Ok(Some(answer.map(|body| until(holding(body, in_use), news, moved))));
+            return Ok(Ok(answer.map(|body| until(holding(body, in_use), news, moved))));
         }
-        Ok(Some(answer.map(|body| holding(body, in_use))))
+        Ok(Ok(answer.map(|body| holding(body, in_use))))
     }
 
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
@@ -295,6 +311,9 @@ impl Sessions {
     /// Ends the sessions that have idled for longer than their route allows, here at once and
     /// upstream in the background.
     pub(crate) fn expire_idle(self: &Arc<Self>) {
+        if !self.cluster.is_leased() {
+            return; // they may be another node's, and in use there
+        }
         let expired = self.table.expire();
         self.publish_count();
         for live in expired {
@@ -337,9 +356,10 @@ impl Sessions {
         };
         // A copy: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
         let upstream_session = HeaderValue::from_bytes(shown.as_bytes()).expect("it was a header's value");
+        let home = self.cluster.me();
         let birth = Birth {
             minted_s: seconds_since_epoch(),
-            home: self.cluster.me(),
+            home,
             route: ask.route.id,
             principal: Principal::ANYONE,
             upstream: Some(UpstreamBirth {
@@ -362,8 +382,12 @@ impl Sessions {
         let in_use = self.table.insert(record, ask.route.clone(), place);
         self.publish_count();
         self.copied(&self.peers, nonce).await;
-        if !self.cluster.is_leased() || self.table.holding(nonce) != Holding::Live {
-            // It lost its right while it waited: whatever became of the session, nobody was told of it.
+        let is_home = self.cluster.me() == home && self.cluster.is_leased();
+        if !is_home || self.table.holding(nonce) != Holding::Live {
+            // It lost its right while it waited. Nobody was told of the session.
+            if let Some(live) = self.table.end(nonce, GoneWhy::LostOwner) {
+                let _ = tokio::time::timeout(END_UPSTREAM_TIME_MAX, self.end_upstream(&live)).await;
+            }
             return Err(Refusal::not_run(Reason::Moved));
         }
         Ok(answer.map(|body| holding(body, in_use)))
@@ -414,9 +438,10 @@ impl Sessions {
     }
 
     pub(crate) fn take(&self, give: &Give) -> bool {
+        let has_route = self.route(give.record.birth.route).is_some();
         self.table.take(give.to, &give.record, |record| self.settle(record));
         self.publish_count();
-        give.to == self.cluster.me()
+        has_route && give.to == self.cluster.me()
     }
 
     pub(crate) fn recall_copy(&self, nonce: Nonce) -> Option<Item> {

@@ -3,11 +3,11 @@
 //! keeps its id.
 
 use super::table::{Live, Place};
-use super::{AtUpstream, READ_LEN_MAX, Sessions};
+use super::{AtUpstream, Missing, READ_LEN_MAX, Sessions};
 use crate::answer::Answer;
 use crate::ask::{Ask, Payload};
 use crate::config::{Route, UpstreamUrl};
-use crate::mcp::{self, PROTOCOL_VERSION, SESSION_ID};
+use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::telemetry::TakeoverLabels;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -20,7 +20,7 @@ use proto::wire::{GoneWhy, Item, Reason, Record, Refusal};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// An upstream that takes longer to begin a session is not there.
+/// As long as a request may wait for its owner (CONTRACT); an upstream that takes longer is not there.
 const INITIALIZE_TIME_MAX: Duration = Duration::from_secs(10);
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -72,23 +72,34 @@ impl Sessions {
 
     /// The session's upstream has forgotten it, or is not there: begins another one from the record.
     /// Whoever comes meanwhile waits for the same.
-    pub(super) async fn renew(&self, live: &Arc<Live>, ask: &Ask) -> Result<(), Refusal> {
+    pub(super) async fn renew(&self, live: &Arc<Live>, ask: &Ask, missing: Missing) -> Result<(), Refusal> {
         let Some(inherited) = &live.inherited else { return Err(self.lose(live)) };
-        inherited.renewed.get_or_try_init(|| self.reinitialize(live, ask)).await.map(drop)
+        let renewed = inherited.renewed.get_or_try_init(|| self.reinitialize(live, ask, missing));
+        match tokio::time::timeout(INITIALIZE_TIME_MAX, renewed).await {
+            Ok(renewed) => renewed.map(drop),
+            Err(_) => Err(Refusal::not_run(Reason::UpstreamUnreachable)),
+        }
     }
 
-    async fn reinitialize(&self, live: &Arc<Live>, ask: &Ask) -> Result<Arc<Live>, Refusal> {
+    async fn reinitialize(
+        &self,
+        live: &Arc<Live>,
+        ask: &Ask,
+        missing: Missing,
+    ) -> Result<Arc<Live>, Refusal> {
         let _room = self.renewing.acquire().await;
         let record = self.table.record(live.nonce).ok_or(Refusal::not_run(Reason::Moved))?;
         if record.initialize.is_empty() {
-            return Err(self.lose(live));
+            return Err(match missing {
+                Missing::Forgotten => self.lose(live),
+                Missing::Unreachable => Refusal::not_run(Reason::UpstreamUnreachable),
+            });
         }
         let used = self.used(&live.route);
         let mut refusal = Refusal::not_run(Reason::UpstreamUnreachable);
         for upstream in used.by_load() {
-            let beginning = self.begin(&live.route, upstream, &record, ask);
-            match tokio::time::timeout(INITIALIZE_TIME_MAX, beginning).await {
-                Ok(Ok((session, news))) => {
+            match self.begin(&live.route, upstream, &record, ask).await {
+                Ok((session, news)) => {
                     let lives = UpstreamBirth {
                         url: live.route.upstreams[upstream].text().clone(),
                         session: session.to_str().unwrap_or_default().into(),
@@ -103,9 +114,8 @@ impl Sessions {
                     tracing::info!(route = live.route.path, "a session was reinitialized");
                     return Ok(renewed);
                 }
-                Ok(Err(Refusal::Gone(_))) => return Err(self.lose(live)),
-                Ok(Err(why)) => refusal = why,
-                Err(_) => {}
+                Err(Refusal::Gone(_)) => return Err(self.lose(live)),
+                Err(why) => refusal = why,
             }
         }
         self.count_takeover("reinitialize", "failed");
@@ -125,7 +135,7 @@ impl Sessions {
         // The caller's own credentials and the like go along.
         let mut headers = ask.headers.clone();
         headers.remove(SESSION_ID);
-        headers.remove("last-event-id");
+        headers.remove(LAST_EVENT_ID);
         let negotiated = headers.remove(PROTOCOL_VERSION);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_ENCODING);
@@ -155,9 +165,12 @@ impl Sessions {
             json!({"jsonrpc": "2.0", "id": "ringway", "method": "resources/subscribe", "params": {"uri": uri}})
         }));
         for message in said {
+            let is_call = message.get("id").is_some();
             let answer = self.post(route, url, &headers, message.to_string().into()).await?;
-            // Read, so that it has been carried out before the client's own request is sent.
-            let _ = Limited::new(answer.into_body(), READ_LEN_MAX).collect().await;
+            if is_call {
+                // So that it has been carried out before the client's own request is sent.
+                let _ = read_result(answer).await;
+            }
         }
         Ok((session, news(&result["capabilities"])))
     }
@@ -166,7 +179,7 @@ impl Sessions {
     pub(super) async fn is_known(&self, live: &Live, ask: &Ask) -> Result<bool, Refusal> {
         let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(false) };
         let mut headers = ask.headers.clone();
-        headers.remove("last-event-id");
+        headers.remove(LAST_EVENT_ID);
         headers.insert(SESSION_ID, place.session.clone());
         headers.insert(header::ACCEPT, ACCEPT);
         headers.insert(header::CONTENT_TYPE, JSON);
@@ -201,7 +214,7 @@ impl Sessions {
     }
 
     fn lost(&self, outcome: &'static str) -> Refusal {
-        self.count_takeover("expire", outcome);
+        self.count_takeover("reattach", outcome);
         Refusal::Gone(GoneWhy::LostUpstream)
     }
 

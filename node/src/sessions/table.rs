@@ -96,10 +96,9 @@ impl Live {
         self.inherited.as_ref().is_some_and(|inherited| !inherited.confirmed.load(Ordering::Relaxed))
     }
 
-    pub(super) fn confirm(&self) {
-        if let Some(inherited) = &self.inherited {
-            inherited.confirmed.store(true, Ordering::Relaxed);
-        }
+    /// Its upstream has answered; whether that is news.
+    pub(super) fn confirm(&self) -> bool {
+        self.inherited.as_ref().is_some_and(|inherited| !inherited.confirmed.swap(true, Ordering::Relaxed))
     }
 
     pub(super) fn take_news(&self) -> Option<Bytes> {
@@ -159,7 +158,12 @@ impl Table {
 
     pub(super) fn holding(&self, nonce: Nonce) -> Holding {
         let entries = self.entries();
-        if entries.live.contains_key(&nonce) { Holding::Live } else { entries.custody.holding(nonce) }
+        match entries.custody.holding(nonce) {
+            _ if entries.live.contains_key(&nonce) => Holding::Live,
+            // It is this node's, but none of its routes is the session's.
+            Holding::Live => Holding::Unknown,
+            holding @ (Holding::Given(_) | Holding::Ended(_) | Holding::Unknown) => holding,
+        }
     }
 
     pub(super) fn state(&self, nonce: Nonce) -> SessionState {
@@ -237,11 +241,10 @@ impl Table {
     }
 
     pub(super) fn take_up(&self, nonce: Nonce, is_stream: bool) -> Option<InUse> {
-        let live = self.entries().live.get(&nonce)?.clone();
-        let in_use = InUse::new(live, is_stream, self.started);
-        // It may have been given away in between; whoever gives looks at the count under the lock.
-        let still = self.entries().live.get(&nonce).is_some_and(|live| Arc::ptr_eq(live, &in_use.live));
-        still.then_some(in_use)
+        // Counted under the lock: whoever gives sessions away looks there.
+        let entries = self.entries();
+        let live = entries.live.get(&nonce)?;
+        Some(InUse::new(live.clone(), is_stream, self.started))
     }
 
     /// Puts a session to another upstream session; what is in progress at the old one ends there.
@@ -261,11 +264,8 @@ impl Table {
         );
         renewed.confirm();
         let mut entries = self.entries();
-        let old = entries.live.insert(live.nonce, renewed.clone());
-        if old.is_none() {
-            entries.live.remove(&live.nonce); // it was given away or ended meanwhile
-            return None;
-        }
+        let old = entries.live.get_mut(&live.nonce).filter(|old| std::ptr::eq(&raw const ***old, live));
+        *old? = renewed.clone(); // unless it was given away, ended or found again meanwhile
         entries.custody.change(live.nonce, change, clock::now());
         self.changed.notify_one();
         Some(renewed)
@@ -331,6 +331,9 @@ impl Table {
         record: &Arc<Record>,
         settle: impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
     ) -> bool {
+        if settle(record).is_none() {
+            return false; // its route is not one of this node's
+        }
         let mut entries = self.entries();
         let taken = entries.custody.take(to, record, clock::now());
         taken.is_some_and(|record| self.take_in(&mut entries, &record, &settle))

@@ -9,7 +9,7 @@ use super::ring::{Position, Ring};
 use super::succession::{Owner, Succession};
 use super::tenure::{Ms, Rule, Rules};
 use crate::id::{NodeRef, Nonce};
-use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, Record};
+use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, RECORDS_LEN_MAX, Record};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -210,9 +210,10 @@ impl Custody {
     pub fn parcels(&mut self, now: Ms) -> Vec<Parcel> {
         let mut keep: BTreeMap<NodeRef, Vec<Item>> = BTreeMap::new();
         let mut give = Vec::new();
-        let mut looked_at = 0;
+        let (mut looked_at, mut len) = (0, 0);
         while let Some((at, nonce)) = self.due.first().copied() {
-            if at > now || looked_at == RECORDS_AT_ONCE {
+            len += self.owned.get(&nonce).map_or(0, |owned| owned.record.wire_len());
+            if at > now || looked_at == RECORDS_AT_ONCE || (looked_at > 0 && len > RECORDS_LEN_MAX) {
                 break;
             }
             looked_at += 1;
@@ -280,6 +281,11 @@ impl Custody {
         }
         let kept = keep.into_iter().map(|(to, items)| Parcel::Keep { to, items });
         kept.chain(give).collect()
+    }
+
+    /// Whether there is more to be looked at now.
+    pub fn is_due(&self, now: Ms) -> bool {
+        self.due.first().is_some_and(|(at, _)| *at <= now)
     }
 
     /// A backup has what it was sent.

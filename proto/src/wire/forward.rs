@@ -32,6 +32,8 @@ pub enum Nature {
     SetsLevel,
     Subscribes,
     Unsubscribes,
+    /// A GET for the rest of a call's answer: of no use at any upstream session but the call's own.
+    Resumes,
 }
 
 /// The head of a forwarded request; its body follows until the stream ends.

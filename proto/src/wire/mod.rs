@@ -19,6 +19,7 @@ pub use hello::{Hello, HelloAck, Lane};
 pub use kinds::{CloseCode, Kind, StreamCode};
 pub use locate::{Locate, Located, SessionState};
 pub use record::{
-    Give, INITIALIZE_LEN_MAX, Item, Keep, Kept, RECORDS_AT_ONCE, Recall, Recalled, Record, Taken,
+    Give, INITIALIZE_LEN_MAX, Item, Keep, Kept, ON_RECORD_LEN_MAX, RECORDS_AT_ONCE, RECORDS_LEN_MAX, Recall,
+    Recalled, Record, Taken,
 };
 pub use refusal::{GoneWhy, Reason, Refusal};

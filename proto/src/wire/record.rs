@@ -9,9 +9,12 @@ use std::{collections::BTreeSet, sync::Arc};
 /// A client's `initialize` that is longer is not kept: its session can be reattached, but not
 /// reinitialized.
 pub const INITIALIZE_LEN_MAX: usize = 16 * 1024;
-/// Records in one message: at most 8 with a full `initialize` fit a frame of 128 KiB beside their
-/// other fields, and thousands of usual ones are sent 64 at a time.
+/// What a client may have on record besides: subscriptions, and tools that may be called twice.
+pub const ON_RECORD_LEN_MAX: usize = 16 * 1024;
+/// Records in one message, and how long they may be together: one alone is at most 3 x 16 KiB and its
+/// upstream's address, so that all fit a frame of 128 KiB.
 pub const RECORDS_AT_ONCE: usize = 64;
+pub const RECORDS_LEN_MAX: usize = 64 * 1024;
 
 /// What must outlive a session's owner and can't be read from the session's id. Only the owner
 /// writes it.
@@ -41,6 +44,15 @@ pub struct Record {
 }
 
 impl Record {
+    /// About as many bytes as it takes on the wire.
+    pub fn wire_len(&self) -> usize {
+        let subscriptions: usize = self.subscriptions.iter().map(|uri| uri.len() + 2).sum();
+        let repeatable: usize = self.repeatable.iter().map(|name| name.len() + 2).sum();
+        let births = [&self.birth.upstream, &self.lives].into_iter().flatten();
+        let upstreams: usize = births.map(|birth| birth.url.len() + birth.session.len()).sum();
+        128 + self.initialize.len() + subscriptions + repeatable + upstreams
+    }
+
     /// Orders what one session's owners have written.
     pub fn version(&self) -> (u32, u32) {
         (self.epoch, self.rev)
