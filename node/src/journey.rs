@@ -34,6 +34,12 @@ pub(crate) enum NoAnswer {
     NotHere(NotHere),
 }
 
+impl NoAnswer {
+    pub(crate) fn may_have_run(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Undelivered { may_have_run: true, .. }))
+    }
+}
+
 /// Which node answered, and over how many hops: on every answer that a client gets.
 pub(crate) const NODE: HeaderName = HeaderName::from_static("ringway-node");
 pub(crate) const HOPS: HeaderName = HeaderName::from_static("ringway-hops");

@@ -267,7 +267,13 @@ impl Acceptor {
         };
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(no_answer) => return write_no_answer(writer, &no_answer).await,
+            Err(no_answer) => {
+                if !no_answer.may_have_run() {
+                    // Forgotten before that is said: whoever is told may ask again at once.
+                    drop(call);
+                }
+                return write_no_answer(writer, &no_answer).await;
+            }
         };
         let (head, mut body) = answer.into_parts();
         let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
