@@ -264,8 +264,10 @@ impl Acceptor {
         let answer = match outcome {
             Ok(answer) => answer,
             Err(no_answer) => {
-                if no_answer.may_have_run() {
-                    call.undelivered(Done::Lost);
+                match no_answer.may_have_run() {
+                    true => call.undelivered(Done::Lost),
+                    // Forgotten before that is said: whoever is told may ask again at once.
+                    false => call.refused(),
                 }
                 return write_no_answer(writer, &no_answer).await;
             }

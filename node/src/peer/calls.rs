@@ -113,6 +113,11 @@ impl Call {
         self.keep(done);
     }
 
+    /// It has certainly not run: the next copy of it may.
+    pub(super) fn refused(mut self) {
+        self.again = false;
+    }
+
     fn keep(&mut self, done: Done) {
         let Some(told) = self.told.take() else { return };
         told.send_replace(Some(Arc::new(done)));
@@ -156,6 +161,15 @@ mod tests {
         drop(second);
         assert!(matches!(calls.begin(2, 0), Begun::Late));
         assert_eq!(calls.entries().by_uid.len(), 1);
+    }
+
+    #[test]
+    fn what_was_refused_may_be_tried_again() {
+        let calls = Arc::new(Calls::default());
+        for copies in 0..3 {
+            let Begun::New(call) = calls.begin(1, copies) else { panic!("nothing of it has run") };
+            call.refused();
+        }
     }
 
     #[test]
