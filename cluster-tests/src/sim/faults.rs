@@ -15,6 +15,8 @@ pub(super) enum Weather {
     OneCrash,
     /// Links that come and go, so that nodes are silent for about as long as makes them suspect.
     Flicker,
+    /// Half of what is said about one node after the other is lost, while its witnesses change.
+    Duel,
     /// Nodes come, go and are taken for dead while others crash.
     Churn,
     /// Everything.
@@ -126,7 +128,8 @@ impl Plan {
         let weather = match seed % 10 {
             0 => Weather::Calm,
             1 => Weather::OneCrash,
-            2 | 3 => Weather::Flicker,
+            2 => Weather::Flicker,
+            3 => Weather::Duel,
             4 | 5 => Weather::Churn,
             _ => Weather::Storm,
         };
@@ -169,6 +172,13 @@ impl Plan {
                     break;
                 }
                 Weather::Flicker => Some(self.flicker(rng)),
+                Weather::Duel if rng.percent(12) && spare < self.nodes + self.spares => {
+                    Some(Fault::Join { host: spare })
+                }
+                Weather::Duel => {
+                    self.duel(rng, at);
+                    None
+                }
                 Weather::Churn if at < last_drain && rng.percent(35) && drained + 2 < self.nodes => {
                     let other = rng.index(self.nodes);
                     let after = rng.between(10, 1_500);
@@ -202,6 +212,7 @@ impl Plan {
             at += match self.weather {
                 Weather::Calm => rng.between(1_500, 6_000),
                 Weather::OneCrash => self.safety,
+                Weather::Duel => rng.between(1_500, 5_000),
                 Weather::Flicker | Weather::Churn | Weather::Storm => rng.between(200, 4_500),
             };
         }
@@ -234,6 +245,35 @@ impl Plan {
             }
         }
         links
+    }
+
+    /// One node is silent to the others for about as long as makes them agree on its end, and comes
+    /// back among messages that are lost, while some of them crash or are mistaken about others.
+    fn duel(&mut self, rng: &mut Rng, at: Ms) {
+        let host = rng.index(self.nodes);
+        let hosts = 0..self.nodes + self.spares;
+        let mut links: Vec<_> = hosts.clone().map(|other| (host, other)).collect();
+        if rng.percent(50) {
+            links.extend(hosts.map(|other| (other, host)));
+        }
+        let silent = rng.between(1_300, 2_400);
+        let cut = Fault::Network { trouble: Trouble::Cut(links), time: silent };
+        let percent = [0, 20, 40, 60][rng.index(4)];
+        let loss =
+            Fault::Network { trouble: Trouble::Loss { percent }, time: silent + rng.between(200, 1_500) };
+        self.faults.extend([(at, cut), (at, loss)]);
+        for _ in 0..rng.below(3) {
+            let other = (host + 1 + rng.index(self.nodes - 1)) % self.nodes;
+            let then = at + rng.below(silent + 500);
+            let fault = match rng.below(3) {
+                0 => {
+                    Fault::Crash { host: other, back_after: Some(rng.between(50, 2_000)), clock_back: false }
+                }
+                1 => Fault::FalseDeath { host, of: other, time: rng.between(300, 3_000) },
+                _ => Fault::FalseDeath { host: other, of: host, time: rng.between(300, 3_000) },
+            };
+            self.faults.push((then, fault));
+        }
     }
 
     fn flicker(&self, rng: &mut Rng) -> Fault {
