@@ -1,7 +1,7 @@
 //! `vopr`: worlds that may fail, by seed (the name is TigerBeetle's).
 //!
 //! `cargo vopr 42` tells one world as a story; `cargo vopr --seeds 0..10000` runs many;
-//! `cargo vopr --mutations [SEEDS]` leaves each rule out and shows which invariant misses it.
+//! `cargo vopr --mutations [SEEDS [RULE]]` leaves each rule out and shows which invariant misses it.
 
 use cluster_tests::sim::{self, Counts, Telling};
 use proto::core::tenure::{Rule, Rules};
@@ -13,17 +13,24 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: vopr SEED [--without RULE]
        vopr --seeds FROM..TO
-       vopr --mutations [SEEDS]
+       vopr --mutations [SEEDS [RULE]]
        vopr --large [NODES]";
 /// Worlds that a rule may be left out of before it counts as not missed.
-const MUTANTS_MAX: u64 = 3_000;
+const MUTANTS_MAX: u64 = 10_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["--mutations"] => mutations(MUTANTS_MAX),
-        ["--mutations", seeds] => seeds.parse().map_or_else(|_| misused(), mutations),
+        ["--mutations"] => mutations(MUTANTS_MAX, &Rule::ALL),
+        ["--mutations", seeds, rule] => {
+            let rule = Rule::ALL.into_iter().find(|it| format!("{it:?}") == *rule);
+            let (Ok(seeds), Some(rule)) = (seeds.parse(), rule) else { return misused() };
+            mutations(seeds, &[rule])
+        }
+        ["--mutations", seeds] => {
+            seeds.parse().map_or_else(|_| misused(), |seeds| mutations(seeds, &Rule::ALL))
+        }
         ["--seeds", seeds] => {
             let range = seeds.split_once("..").map(|(from, to)| (from.parse(), to.parse()));
             let Some((Ok(from), Ok(to))) = range else { return misused() };
@@ -124,10 +131,10 @@ fn large(most: usize) -> ExitCode {
     if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn mutations(worlds: u64) -> ExitCode {
+fn mutations(worlds: u64, rules: &[Rule]) -> ExitCode {
     let mut all_caught = true;
     println!("| rule left out | invariant | at seed | what is seen |\n|---|---|---|---|");
-    for rule in Rule::ALL {
+    for rule in rules.iter().copied() {
         let found = sim::mutate(rule, 0..worlds);
         match found.caught {
             Some((seed, violation)) => {

@@ -212,33 +212,32 @@ impl World {
 
     /// Looks who answers, until somebody has been asked or nobody can be for now.
     fn advance(&mut self, id: JourneyId) {
-        while let Some(journey) = self.journeys.get(&id) {
-            let (pid, ask) = (journey.pid, journey.ask.clone());
-            if let Some(owner) = journey.bound {
-                return self.ask_again(id, owner);
+        let Some(journey) = self.journeys.get(&id) else { return };
+        let (pid, ask) = (journey.pid, journey.ask.clone());
+        if let Some(owner) = journey.bound {
+            return self.ask_again(id, owner);
+        }
+        let forwards = journey.forwards;
+        let route = self.decide(pid, &ask, Hop::Entry, &journey.tried.clone(), journey.hint);
+        match route {
+            Route::Here | Route::Open | Route::Revive { .. } => {
+                self.wait_for_answer(id);
+                self.carry_through(pid, Asker::Local(id), ask, route);
             }
-            let forwards = journey.forwards;
-            let route = self.decide(pid, &ask, Hop::Entry, &journey.tried.clone(), journey.hint);
-            match route {
-                Route::Here | Route::Open | Route::Revive { .. } => {
-                    self.wait_for_answer(id);
-                    return self.carry_through(pid, Asker::Local(id), ask, route);
+            Route::There(node) if forwards < FORWARDS_MAX => self.forward(id, node),
+            Route::Wait(wanted) => {
+                let now = self.now;
+                if let (Some(node), Some(process)) = (wanted, self.process(pid)) {
+                    let local = process.clock.read(now);
+                    process.tenure.want(node, local);
                 }
-                Route::There(node) if forwards < FORWARDS_MAX => return self.forward(id, node),
-                Route::Wait(wanted) => {
-                    let now = self.now;
-                    if let (Some(node), Some(process)) = (wanted, self.process(pid)) {
-                        let local = process.clock.read(now);
-                        process.tenure.want(node, local);
-                    }
-                    return self.pause(id, PAUSE);
-                }
-                Route::There(_) => return self.pause(id, PAUSE),
-                Route::NotHere(_) => {
-                    return self.violated("I9", format!("an entry node passes request {id} by: {route:?}"));
-                }
-                Route::Refuse(refusal) => return self.finish_refused(id, refusal),
+                self.pause(id, PAUSE);
             }
+            Route::There(_) => self.pause(id, PAUSE),
+            Route::NotHere(_) => {
+                self.violated("I9", format!("an entry node passes request {id} by: {route:?}"));
+            }
+            Route::Refuse(refusal) => self.finish_refused(id, refusal),
         }
     }
 

@@ -79,3 +79,58 @@ pub struct Report {
 pub fn run(seed: u64, rules: Rules, telling: Telling) -> Report {
     world::World::new(seed, rules, telling).run()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::core::tenure::Rule;
+
+    /// As many as a test has time for; `cargo vopr --seeds 0..10000` runs more.
+    const SEEDS: u64 = 100;
+
+    /// A world for each rule that goes wrong without it; `cargo vopr --mutations` finds them.
+    const MISSED: [(Rule, u64); 16] = [
+        (Rule::Lease, 2),
+        (Rule::AgreeingFences, 93),
+        (Rule::SilenceOutlastsLease, 25),
+        (Rule::OwnEvidence, 2),
+        (Rule::ObserverGrace, 549),
+        (Rule::LeaseFromSending, 58),
+        (Rule::TakeUpAccepted, 297),
+        (Rule::KeepPromises, 297),
+        (Rule::JointChange, 2),
+        (Rule::LatestSet, 2),
+        (Rule::TheGoneAreSilent, 427),
+        (Rule::RecordsNeverRegress, 2),
+        (Rule::GivenIsGiven, 0),
+        (Rule::CopiedBeforeAnswered, 1),
+        (Rule::EndedStaysEnded, 3),
+        (Rule::NeverTwice, 6),
+    ];
+
+    #[test]
+    fn nothing_that_must_not_happen_happens_in_any_of_many_worlds() {
+        let tally = many(0..SEEDS, |_| {});
+        assert_eq!(tally.failed, [], "replay with `cargo vopr SEED`");
+        assert_eq!(tally.counts.worlds, SEEDS);
+        assert!(tally.counts.inherited > SEEDS && tally.counts.given > SEEDS / 2, "{:?}", tally.counts);
+    }
+
+    #[test]
+    fn one_seed_is_one_world() {
+        for seed in [1, 2, 3] {
+            let [one, again] = [(); 2].map(|()| run(seed, Rules::ALL, Telling::Hashed));
+            assert_eq!(one, again);
+        }
+        let [one, other] = [1, 2].map(|seed| run(seed, Rules::ALL, Telling::Hashed).hash);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn every_rule_is_missed_where_it_is_left_out() {
+        assert_eq!(MISSED.map(|(rule, _)| rule), Rule::ALL);
+        for (rule, seed) in MISSED {
+            assert!(mutate(rule, seed..seed + 1).caught.is_some(), "{rule:?} is not missed in world {seed}");
+        }
+    }
+}

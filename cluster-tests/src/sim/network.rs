@@ -62,7 +62,7 @@ impl Network {
     pub(super) fn is_up(&self, from: usize, to: usize, now: Ms) -> bool {
         self.troubles.iter().all(|trouble| match trouble {
             Trouble::Cut(links) => !links.contains(&(from, to)),
-            Trouble::Flip { links, half } => now / half % 2 == 0 || !links.contains(&(from, to)),
+            Trouble::Flip { links, half } => (now / half).is_multiple_of(2) || !links.contains(&(from, to)),
             Trouble::Loss { .. } | Trouble::Slow(_) => true,
         })
     }

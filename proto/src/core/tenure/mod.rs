@@ -304,9 +304,9 @@ impl Tenure {
         if self.succession.is_over(from) {
             return;
         }
-        let fence_holds = self.keeps(Rule::FenceHoldsTheSet);
         let peer = self.peer(from, now);
-        if peer.acceptor.is_fencing() && fence_holds {
+        // What it has agreed on was by the set that it had.
+        if peer.acceptor.is_fencing() {
             return self.send(from, Say::Fenced);
         }
         if peer.set.as_ref().is_none_or(|stored| stored.ver < set.ver) {

@@ -24,8 +24,6 @@ pub enum Rule {
     JointChange,
     /// A witness that knows of a later set answers no proposal made by an earlier one.
     LatestSet,
-    /// A witness that has agreed on a node's end stores no further set of its.
-    FenceHoldsTheSet,
     /// Whoever is proven gone is not listened to.
     TheGoneAreSilent,
     /// A backup keeps the latest of what it was told, in whatever order that came.
@@ -41,7 +39,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Lease,
         Self::AgreeingFences,
         Self::SilenceOutlastsLease,
@@ -52,7 +50,6 @@ impl Rule {
         Self::KeepPromises,
         Self::JointChange,
         Self::LatestSet,
-        Self::FenceHoldsTheSet,
         Self::TheGoneAreSilent,
         Self::RecordsNeverRegress,
         Self::GivenIsGiven,
