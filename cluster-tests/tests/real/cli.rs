@@ -101,11 +101,12 @@ async fn a_node_that_others_can_reach_needs_a_secret() {
 }
 
 #[tokio::test]
-async fn a_backend_that_this_version_can_not_serve_is_refused_at_its_line() {
-    let path = config("name = \"a\"\n\n[[route]]\npath = \"/shell\"\ncommand = [\"cat\"]\n").await;
+async fn a_route_with_two_kinds_of_backend_is_refused_at_its_line() {
+    let route = "path = \"/shell\"\ncommand = [\"cat\"]\nupstream = \"http://127.0.0.1:1\"\n";
+    let path = config(&format!("name = \"a\"\n\n[[route]]\n{route}")).await;
     let said = run_ringway(&["check", path.to_str().unwrap()]).await.unwrap();
     assert_eq!(said.code, Some(2), "{}{}", said.stdout, said.stderr);
-    assert!(said.stderr.contains("line 5") && said.stderr.contains("stdio"), "{}", said.stderr);
+    assert!(said.stderr.contains("line 5") && said.stderr.contains("both"), "{}", said.stderr);
 }
 
 #[tokio::test]

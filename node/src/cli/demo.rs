@@ -1,7 +1,6 @@
 //! `ringway demo`: a local cluster of real processes, and what to try on it.
 
 use super::{DemoArgs, Failure, process::Process, runtime};
-use crate::config::STDIO;
 use std::time::Duration;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,8 +11,8 @@ use tokio::{
 const END_TIME: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    if !args.command.is_empty() {
-        return Err(Failure::Usage(format!("ringway: {STDIO}")));
+    if args.upstream.is_some() && !args.command.is_empty() {
+        return Err(Failure::Usage("ringway: name an upstream or a command, not both".to_owned()));
     }
     runtime()?.block_on(show(args)).map_err(Failure::from)
 }
@@ -24,39 +23,29 @@ async fn show(args: &DemoArgs) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     let mut nodes: Vec<Process> = Vec::new();
     for at in 0..args.nodes {
-        let upstream = match &args.upstream {
-            Some(url) => url.clone(),
-            None => {
+        let served_by: Vec<String> = match (&args.upstream, args.command.is_empty()) {
+            (Some(url), _) => vec!["--upstream".to_owned(), url.clone()],
+            (None, false) => ["--".to_owned()].into_iter().chain(args.command.iter().cloned()).collect(),
+            (None, true) => {
                 let server =
                     Process::start(&["mcp-demo", "--http", "127.0.0.1:0"].map(str::to_owned)).await?;
                 let url = server.last_word()?;
                 servers.push(server);
-                url
+                vec!["--upstream".to_owned(), url]
             }
         };
         let name = char::from(b'a' + at).to_string();
         let any = "127.0.0.1:0";
-        let fixed = [
-            "node",
-            "--name",
-            &name,
-            "--listen",
-            any,
-            "--peer",
-            any,
-            "--admin",
-            any,
-            "--upstream",
-            &upstream,
-        ];
+        let fixed = ["node", "--name", &name, "--listen", any, "--peer", any, "--admin", any];
         let mut flags: Vec<String> = fixed.map(str::to_owned).to_vec();
         flags.extend(["--log".to_owned(), "warn".to_owned()]);
         if let Some(first) = nodes.first() {
             flags.extend(["--seed".to_owned(), first.value("peer")?]);
         }
+        flags.extend(served_by); // a command goes last
         nodes.push(Process::start(&flags).await?);
     }
-    print_guide(&nodes, args.upstream.as_deref())?;
+    print_guide(&nodes, args.upstream.is_none() && args.command.is_empty())?;
 
     let mut processes: Vec<Process> = nodes.into_iter().chain(servers).collect();
     let ended = {
@@ -88,7 +77,7 @@ async fn first_to_end(processes: &mut [Process]) -> String {
     .await
 }
 
-fn print_guide(nodes: &[Process], upstream: Option<&str>) -> anyhow::Result<()> {
+fn print_guide(nodes: &[Process], is_built_in: bool) -> anyhow::Result<()> {
     let mut endpoints = Vec::new();
     println!("Ringway demo: {} nodes, each in front of its own replica of an MCP server.\n", nodes.len());
     for node in nodes {
@@ -97,10 +86,10 @@ fn print_guide(nodes: &[Process], upstream: Option<&str>) -> anyhow::Result<()> 
         endpoints.push((name, format!("http://{listen}/mcp"), format!("http://{admin}")));
     }
     let (first, last) = (&endpoints[0], &endpoints[endpoints.len() - 1]);
-    let call = if upstream.is_some() {
-        r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#
-    } else {
+    let call = if is_built_in {
         r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"count","arguments":{}}}"#
+    } else {
+        r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#
     };
     println!(
         r#"

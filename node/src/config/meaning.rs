@@ -1,7 +1,8 @@
 //! From what is written to what is meant: the node's own settings.
 
 use super::{
-    Config, Flags, Route, STDIO, routes,
+    Config, Flags, Route,
+    routes::{self, Short},
     written::{At, Mistakes, Table},
 };
 use crate::telemetry::LogFormat;
@@ -71,12 +72,16 @@ pub(crate) fn load(file: Option<(&Path, &str)>, flags: Flags) -> Result<Config, 
     let log = setting(&mut table, "log", flags.log, m).map_or_else(|| "info".to_owned(), |at| at.value);
     let log_format = log_format(setting(&mut table, "log_format", None, m), flags.log_format, m);
 
-    if !flags.command.is_empty() {
-        m.add(None, STDIO);
-    }
     let written = listed(&mut table, "upstream", m);
     let of_flags: Vec<_> = flags.upstreams.into_iter().map(|value| At { value, line: None }).collect();
-    let short = if of_flags.is_empty() { written } else { of_flags };
+    if !of_flags.is_empty() && !flags.command.is_empty() {
+        m.add(None, "--upstream and a command both stand for the route /mcp: name one of them");
+    }
+    let short = match (of_flags.is_empty(), flags.command.is_empty()) {
+        (false, _) => Some(Short::Upstreams(of_flags)),
+        (true, false) => Some(Short::Command(flags.command)),
+        (true, true) => Some(written).filter(|written| !written.is_empty()).map(Short::Upstreams),
+    };
     let routes = routes::read(table.tables("route", "a route", m), short, m);
     table.finish(&NODE_KEYS, m);
 

@@ -3,11 +3,12 @@
 
 mod meaning;
 mod routes;
+mod upstream;
 mod url;
 mod written;
 
 pub(crate) use meaning::load;
-pub(crate) use routes::STDIO;
+pub(crate) use upstream::{ChildCommand, Upstream};
 pub(crate) use url::UpstreamUrl;
 
 use crate::telemetry::LogFormat;
@@ -42,11 +43,13 @@ pub(crate) struct Route {
     pub(crate) id: RouteId,
     pub(crate) path: String,
     pub(crate) affinity: Affinity,
-    pub(crate) upstreams: Vec<UpstreamUrl>,
+    pub(crate) upstreams: Vec<Upstream>,
     pub(crate) on_loss: OnLoss,
     pub(crate) idle_timeout: Duration,
     /// On this node.
     pub(crate) sessions_max: usize,
+    /// Of one client, on this node.
+    pub(crate) sessions_per_client_max: usize,
     pub(crate) body_len_max: usize,
     /// Tools that say they only read, or may be called twice, are believed.
     pub(crate) trust_annotations: bool,

@@ -1,6 +1,6 @@
 //! A TOML file as it stands there: values with their lines, and every mistake at once.
 
-use std::{fmt, ops::Range, str::FromStr};
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -112,6 +112,21 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A table of strings: `{ key = "value", ... }`.
+    pub(crate) fn pairs(
+        &mut self,
+        key: &str,
+        mistakes: &mut Mistakes,
+    ) -> Option<At<BTreeMap<String, String>>> {
+        self.take(key, "a table of strings", mistakes, |value| {
+            let pairs = value
+                .as_table()?
+                .iter()
+                .map(|(key, value)| Some((key.get_ref().to_string(), value.get_ref().as_str()?.to_owned())));
+            pairs.collect()
+        })
+    }
+
     /// The tables of `[[key]]`, each with its line.
     pub(crate) fn tables(
         &mut self,
@@ -137,12 +152,6 @@ impl<'a> Table<'a> {
             }
         }
         tables
-    }
-
-    /// Takes a key out unread and says where it stood.
-    pub(crate) fn line_of_key(&mut self, key: &str) -> Option<usize> {
-        let (key, _) = self.entries.remove_entry(key)?;
-        Some(line_of(self.text, &key.span()))
     }
 
     /// Whatever was not taken is unknown.

@@ -10,11 +10,11 @@ mod table;
 use crate::answer::{Answer, holding, until, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
-use crate::config::{Affinity, Route, UpstreamUrl};
+use crate::config::{Affinity, Route, Upstream};
 use crate::mcp::{self, Calls, SESSION_ID};
 use crate::peer::Peers;
 use crate::telemetry::Metrics;
-use crate::upstream::Upstreams;
+use crate::upstream::{Request, Upstreams};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
@@ -213,7 +213,9 @@ impl Sessions {
     ) -> Result<Result<Answer, Missing>, Refusal> {
         let live = in_use.live.clone();
         let unconfirmed = live.is_unconfirmed();
-        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(Err(Missing::Forgotten)) };
+        let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else {
+            return Ok(Err(Missing::Forgotten));
+        };
         let mut headers = ask.headers.clone();
         let mine = headers.insert(SESSION_ID, place.session.clone());
         if !learn::upstreams_own_id(&live, &mut headers) && ask.nature == Nature::Resumes {
@@ -223,7 +225,7 @@ impl Sessions {
         if !self.cluster.is_leased() {
             return Err(Refusal::not_run(Reason::Moved));
         }
-        let mut answer = match self.send(ask, url, headers).await {
+        let mut answer = match self.send(ask, upstream, headers).await {
             Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false })
                 if unconfirmed =>
             {
@@ -328,20 +330,30 @@ impl Sessions {
     }
 
     async fn end_upstream(&self, live: &Live) {
-        let (Some(place), Some(url)) = (&live.place, live.url()) else { return };
-        let headers = HeaderMap::from_iter([(SESSION_ID, place.session.clone())]);
-        let target = url.target(&live.route.path, &live.route.path);
-        let nothing = Payload::Whole(Bytes::new());
-        let _ = self.upstreams.send(url, Method::DELETE, &target, headers, &nothing).await;
+        let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else { return };
+        let request = Request {
+            route: &live.route,
+            method: Method::DELETE,
+            target: &live.route.path,
+            headers: HeaderMap::from_iter([(SESSION_ID, place.session.clone())]),
+            body: &Payload::Whole(Bytes::new()),
+        };
+        let _ = self.upstreams.send(upstream, request).await;
     }
 
-    async fn send(&self, ask: &Ask, url: &UpstreamUrl, mut headers: HeaderMap) -> Result<Answer, Refusal> {
+    async fn send(&self, ask: &Ask, upstream: &Upstream, mut headers: HeaderMap) -> Result<Answer, Refusal> {
         if ask.route.affinity == Affinity::Session {
             // Answers are read on their way (events, errors), so they come as they are.
             headers.remove(hyper::header::ACCEPT_ENCODING);
         }
-        let target = url.target(&ask.route.path, &ask.target);
-        self.upstreams.send(url, ask.method.clone(), &target, headers, &ask.body).await
+        let request = Request {
+            route: &ask.route,
+            method: ask.method.clone(),
+            target: &ask.target,
+            headers,
+            body: &ask.body,
+        };
+        self.upstreams.send(upstream, request).await
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
@@ -363,7 +375,7 @@ impl Sessions {
             route: ask.route.id,
             principal: Principal::ANYONE,
             upstream: Some(UpstreamBirth {
-                url: ask.route.upstreams[upstream].text().clone(),
+                url: ask.route.upstreams[upstream].name(),
                 session: upstream_session.to_str().map_err(|error| invalid(&error))?.into(),
             }),
         };

@@ -6,9 +6,10 @@ use super::table::{Live, Place};
 use super::{AtUpstream, Missing, READ_LEN_MAX, Sessions};
 use crate::answer::Answer;
 use crate::ask::{Ask, Payload};
-use crate::config::{Route, UpstreamUrl};
+use crate::config::{Route, Upstream};
 use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::telemetry::TakeoverLabels;
+use crate::upstream::Request;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
@@ -101,7 +102,7 @@ impl Sessions {
             match self.begin(&live.route, upstream, &record, ask).await {
                 Ok((session, news)) => {
                     let lives = UpstreamBirth {
-                        url: live.route.upstreams[upstream].text().clone(),
+                        url: live.route.upstreams[upstream].name(),
                         session: session.to_str().unwrap_or_default().into(),
                     };
                     let place = Place { at: AtUpstream::new(used, upstream), session };
@@ -131,7 +132,7 @@ impl Sessions {
         record: &Record,
         ask: &Ask,
     ) -> Result<(HeaderValue, Option<Bytes>), Refusal> {
-        let url = &route.upstreams[upstream];
+        let upstream = &route.upstreams[upstream];
         // The caller's own credentials and the like go along.
         let mut headers = ask.headers.clone();
         headers.remove(SESSION_ID);
@@ -141,7 +142,7 @@ impl Sessions {
         headers.remove(header::ACCEPT_ENCODING);
         headers.insert(header::ACCEPT, ACCEPT);
         headers.insert(header::CONTENT_TYPE, JSON);
-        let answer = self.post(route, url, &headers, Bytes::copy_from_slice(&record.initialize)).await?;
+        let answer = self.post(route, upstream, &headers, Bytes::copy_from_slice(&record.initialize)).await?;
         if !answer.status().is_success() {
             return Err(Refusal::not_run(Reason::UpstreamStatus(answer.status().as_u16())));
         }
@@ -166,7 +167,7 @@ impl Sessions {
         }));
         for message in said {
             let is_call = message.get("id").is_some();
-            let answer = self.post(route, url, &headers, message.to_string().into()).await?;
+            let answer = self.post(route, upstream, &headers, message.to_string().into()).await?;
             if is_call {
                 // So that it has been carried out before the client's own request is sent.
                 let _ = read_result(answer).await;
@@ -177,14 +178,14 @@ impl Sessions {
 
     /// Whether the upstream still knows a session, where its answer to a GET leaves that open.
     pub(super) async fn is_known(&self, live: &Live, ask: &Ask) -> Result<bool, Refusal> {
-        let (Some(place), Some(url)) = (&live.place, live.url()) else { return Ok(false) };
+        let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else { return Ok(false) };
         let mut headers = ask.headers.clone();
         headers.remove(LAST_EVENT_ID);
         headers.insert(SESSION_ID, place.session.clone());
         headers.insert(header::ACCEPT, ACCEPT);
         headers.insert(header::CONTENT_TYPE, JSON);
         let ping = json!({"jsonrpc": "2.0", "id": "ringway", "method": "ping"});
-        let answer = self.post(&live.route, url, &headers, ping.to_string().into()).await?;
+        let answer = self.post(&live.route, upstream, &headers, ping.to_string().into()).await?;
         let answer = self.read_bad_request(answer).await?;
         Ok(answer.status() != StatusCode::NOT_FOUND)
     }
@@ -192,7 +193,7 @@ impl Sessions {
     /// Where a session lives, if that is one of the route's upstreams here.
     fn place(&self, route: &Route, record: &Record) -> Option<Place> {
         let lives = record.lives.as_ref()?;
-        let upstream = route.upstreams.iter().position(|url| **url.text() == *lives.url)?;
+        let upstream = route.upstreams.iter().position(|upstream| *upstream.name() == *lives.url)?;
         let session = HeaderValue::from_str(&lives.session).ok()?;
         Some(Place { at: AtUpstream::new(self.used(route), upstream), session })
     }
@@ -200,12 +201,18 @@ impl Sessions {
     async fn post(
         &self,
         route: &Route,
-        url: &UpstreamUrl,
+        upstream: &Upstream,
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Answer, Refusal> {
-        let target = url.target(&route.path, &route.path);
-        self.upstreams.send(url, Method::POST, &target, headers.clone(), &Payload::Whole(body)).await
+        let request = Request {
+            route,
+            method: Method::POST,
+            target: &route.path,
+            headers: headers.clone(),
+            body: &Payload::Whole(body),
+        };
+        self.upstreams.send(upstream, request).await
     }
 
     fn lose(&self, live: &Live) -> Refusal {

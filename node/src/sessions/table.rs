@@ -7,7 +7,7 @@ pub(crate) use leave::Left;
 
 use super::AtUpstream;
 use crate::clock;
-use crate::config::{Route, UpstreamUrl};
+use crate::config::{Route, Upstream};
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use proto::core::{
@@ -87,7 +87,7 @@ pub(super) struct Inherited {
 }
 
 impl Live {
-    pub(super) fn url(&self) -> Option<&UpstreamUrl> {
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
         self.place.as_ref().map(|place| &self.route.upstreams[place.at.upstream])
     }
 
@@ -395,7 +395,7 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Affinity, BODY_LEN_MAX_DEFAULT};
+    use crate::config::{Affinity, BODY_LEN_MAX_DEFAULT, UpstreamUrl};
     use proto::core::route::OnLoss;
     use proto::id::{Birth, Incarnation, Principal, RouteId, Tag};
     use proto::wire::Verdict;
@@ -409,10 +409,11 @@ mod tests {
             id: RouteId::of("/mcp"),
             path: "/mcp".into(),
             affinity: Affinity::Session,
-            upstreams: vec![UpstreamUrl::parse("http://127.0.0.1:1/mcp").expect("a URL")],
+            upstreams: vec![Upstream::Http(UpstreamUrl::parse("http://127.0.0.1:1/mcp").expect("a URL"))],
             on_loss: OnLoss::Reinitialize,
             idle_timeout,
             sessions_max: 1,
+            sessions_per_client_max: 1,
             body_len_max: BODY_LEN_MAX_DEFAULT,
             trust_annotations: true,
         })

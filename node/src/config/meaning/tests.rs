@@ -1,7 +1,7 @@
 //! What a file means, and every mistake with its line.
 
 use super::*;
-use crate::config::Affinity;
+use crate::config::{Affinity, Upstream};
 use proto::core::route::OnLoss;
 use std::time::Duration;
 
@@ -37,6 +37,16 @@ fn a_file_is_read_whole() {
         idle_timeout = "90s"
         max_sessions = 7
         [[route]]
+        path = "/shell"
+        command = ["npx", "-y", "server"]
+        env = { LOG = "1" }
+        start_timeout = "5s"
+        max_sessions_per_client = 3
+        [[route]]
+        path = "/old"
+        upstream = "http://127.0.0.1:4002/sse"
+        transport = "sse"
+        [[route]]
         path = "/graphql"
         affinity = "none"
         upstream = "http://127.0.0.1:4000/graphql"
@@ -48,9 +58,17 @@ fn a_file_is_read_whole() {
     )
     .expect("valid");
     assert_eq!(config.seeds, ["10.0.0.2:7400", "ringway-headless:7400"]);
-    let [mcp, graphql, jobs] = config.routes.as_slice() else { panic!("three routes") };
+    let [mcp, shell, old, graphql, jobs] = config.routes.as_slice() else { panic!("five routes") };
     assert_eq!((mcp.upstreams.len(), mcp.on_loss, mcp.sessions_max), (2, OnLoss::Expire, 7));
     assert_eq!(mcp.idle_timeout, Duration::from_secs(90));
+    assert_eq!((shell.sessions_max, shell.sessions_per_client_max), (200, 3));
+    let [Upstream::Stdio(child)] = shell.upstreams.as_slice() else { panic!("a child") };
+    assert_eq!(
+        (&*child.program, &*child.arguments),
+        ("npx", ["-y".to_owned(), "server".to_owned()].as_slice())
+    );
+    assert_eq!((&*child.env["LOG"], child.start_timeout), ("1", Duration::from_secs(5)));
+    assert!(matches!(old.upstreams.as_slice(), [Upstream::HttpSse(_)]));
     assert_eq!(graphql.affinity, Affinity::None);
     assert_eq!(jobs.affinity, Affinity::Header("x-job-id".into()));
 }
@@ -84,6 +102,7 @@ max_sessions = -1
 path = "/shell"
 command = ["npx"]
 env = { LOG = "1" }
+start_timeout = "1 day"
 [[route]]
 upstream = 7
 "#,
@@ -98,10 +117,10 @@ upstream = 7
         (9, "on_loss"),
         (10, "idle_timeout"),
         (11, "max_sessions"),
-        (14, "stdio"),
-        (16, "no upstream"),
-        (16, "no path"),
-        (17, "upstream: expected an array"),
+        (16, "start_timeout"),
+        (17, "no upstream"),
+        (17, "no path"),
+        (18, "upstream: expected an array"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for ((line, what), (expected_line, part)) in found.iter().zip(expected) {

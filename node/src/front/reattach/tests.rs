@@ -294,6 +294,7 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         on_loss: OnLoss::Expire,
         idle_timeout: LONG,
         sessions_max: 1,
+        sessions_per_client_max: 1,
         body_len_max: 1,
         trust_annotations: true,
     };
