@@ -212,7 +212,7 @@ impl Sessions {
         in_use: InUse,
     ) -> Result<Result<Answer, Missing>, Refusal> {
         let live = in_use.live.clone();
-        let unconfirmed = live.is_unconfirmed();
+        let may_be_forgotten = live.may_be_forgotten();
         let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else {
             return Ok(Err(Missing::Forgotten));
         };
@@ -227,7 +227,7 @@ impl Sessions {
         }
         let mut answer = match self.send(ask, upstream, headers).await {
             Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false })
-                if unconfirmed =>
+                if may_be_forgotten =>
             {
                 return Ok(Err(Missing::Unreachable));
             }
@@ -238,18 +238,20 @@ impl Sessions {
         }
         if answer.status() == StatusCode::NOT_FOUND {
             match ask.method {
-                Method::GET if unconfirmed && !self.is_known(&live, ask).await? => {
+                // A bridge says what it knows.
+                Method::GET if live.is_bridged() => return Ok(Err(Missing::Forgotten)),
+                Method::GET if may_be_forgotten && !self.is_known(&live, ask).await? => {
                     return Ok(Err(Missing::Forgotten));
                 }
                 // A server without such a stream, as far as one can tell; all clients accept a 405.
                 Method::GET => *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
-                _ if unconfirmed && ask.method == Method::POST => return Ok(Err(Missing::Forgotten)),
+                _ if may_be_forgotten && ask.method == Method::POST => return Ok(Err(Missing::Forgotten)),
                 _ => {
                     self.end(id.nonce, GoneWhy::LostUpstream);
                     return Err(Refusal::Gone(GoneWhy::LostUpstream));
                 }
             }
-        } else if unconfirmed && answer.status().is_success() && live.confirm() {
+        } else if answer.status().is_success() && live.confirm() {
             self.count_takeover("reattach", "served");
         }
         if ask.method == Method::DELETE && answer.status().is_success() {

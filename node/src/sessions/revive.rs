@@ -16,6 +16,7 @@ use hyper::{
     HeaderMap, Method, StatusCode,
     header::{self, HeaderValue},
 };
+use proto::core::route::OnLoss;
 use proto::id::{SessionId, UpstreamBirth};
 use proto::wire::{GoneWhy, Item, Reason, Record, Refusal};
 use serde_json::{Value, json};
@@ -74,8 +75,9 @@ impl Sessions {
     /// The session's upstream has forgotten it, or is not there: begins another one from the record.
     /// Whoever comes meanwhile waits for the same.
     pub(super) async fn renew(&self, live: &Arc<Live>, ask: &Ask, missing: Missing) -> Result<(), Refusal> {
-        let Some(inherited) = &live.inherited else { return Err(self.lose(live)) };
-        let renewed = inherited.renewed.get_or_try_init(|| self.reinitialize(live, ask, missing));
+        let renewal = live.renewal.as_ref().filter(|_| live.route.on_loss == OnLoss::Reinitialize);
+        let Some(renewal) = renewal else { return Err(self.lose(live)) };
+        let renewed = renewal.renewed.get_or_try_init(|| self.reinitialize(live, ask, missing));
         match tokio::time::timeout(INITIALIZE_TIME_MAX, renewed).await {
             Ok(renewed) => renewed.map(drop),
             Err(_) => Err(Refusal::not_run(Reason::UpstreamUnreachable)),

@@ -59,8 +59,9 @@ pub(super) struct Live {
     pub(super) place: Option<Place>,
     /// How often it was reinitialized.
     pub(super) renewals: u32,
-    /// What a session needs that had an owner before, until its upstream has answered here.
-    pub(super) inherited: Option<Box<Inherited>>,
+    /// `None` where its upstream can't be found to have forgotten it: that has answered here, and ends
+    /// for itself.
+    pub(super) renewal: Option<Box<Renewal>>,
     /// Since the table was made.
     last_used_ms: AtomicU64,
     calls: AtomicU32,
@@ -76,11 +77,13 @@ pub(super) struct Place {
     pub(super) session: HeaderValue,
 }
 
+/// What becomes of a session whose upstream has forgotten it: one that had an owner before, or one
+/// that is bridged, whose upstream may end at any time.
 #[derive(Debug, Default)]
-pub(super) struct Inherited {
+pub(super) struct Renewal {
     /// Its successor, once its upstream was found to have forgotten it.
     pub(super) renewed: OnceCell<Arc<Live>>,
-    /// Its upstream has answered since it was inherited.
+    /// Its upstream has answered here.
     pub(super) confirmed: AtomicBool,
     /// Said on the next stream of the server's own: what the client should ask for again.
     pub(super) news: Mutex<Option<Bytes>>,
@@ -91,18 +94,25 @@ impl Live {
         self.place.as_ref().map(|place| &self.route.upstreams[place.at.upstream])
     }
 
-    /// Whether it may yet turn out that its upstream has forgotten it.
-    pub(super) fn is_unconfirmed(&self) -> bool {
-        self.inherited.as_ref().is_some_and(|inherited| !inherited.confirmed.load(Ordering::Relaxed))
+    /// Its upstream is a process of this node's, or a connection, that may have ended.
+    pub(super) fn is_bridged(&self) -> bool {
+        self.upstream().is_some_and(Upstream::is_bridged)
+    }
+
+    /// Whether it may turn out that its upstream has forgotten it.
+    pub(super) fn may_be_forgotten(&self) -> bool {
+        let Some(renewal) = &self.renewal else { return false };
+        self.is_bridged() || !renewal.confirmed.load(Ordering::Relaxed)
     }
 
     /// Its upstream has answered; whether that is news.
     pub(super) fn confirm(&self) -> bool {
-        self.inherited.as_ref().is_some_and(|inherited| !inherited.confirmed.swap(true, Ordering::Relaxed))
+        let Some(Renewal { confirmed, .. }) = self.renewal.as_deref() else { return false };
+        !confirmed.load(Ordering::Relaxed) && !confirmed.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn take_news(&self) -> Option<Bytes> {
-        let news = &self.inherited.as_ref()?.news;
+        let news = &self.renewal.as_ref()?.news;
         news.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -201,7 +211,9 @@ impl Table {
     /// Takes in a session that was born here; it is in use from the start.
     pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Place) -> InUse {
         let mut entries = self.entries();
-        let live = self.live((record.nonce, record.renewals), route, Some(place), None);
+        let renewal = route.upstreams[place.at.upstream].is_bridged().then(Box::default);
+        let live = self.live((record.nonce, record.renewals), route, Some(place), renewal);
+        live.confirm();
         // Whoever opens it sends the first copies; what these do not reach is sent again.
         entries.custody.own(record, clock::now() + COPIES_AGAIN);
         entries.live.insert(live.nonce, live.clone());
@@ -223,7 +235,7 @@ impl Table {
         (nonce, renewals): (Nonce, u32),
         route: Arc<Route>,
         place: Option<Place>,
-        inherited: Option<Box<Inherited>>,
+        renewal: Option<Box<Renewal>>,
     ) -> Arc<Live> {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Arc::new(Live {
@@ -231,7 +243,7 @@ impl Table {
             route,
             place,
             renewals,
-            inherited,
+            renewal,
             last_used_ms: AtomicU64::new(now_ms),
             calls: AtomicU32::new(0),
             streams: AtomicU32::new(0),
@@ -255,13 +267,9 @@ impl Table {
         news: Option<Bytes>,
         change: impl FnOnce(&mut Record),
     ) -> Option<Arc<Live>> {
-        let inherited = Inherited { news: Mutex::new(news), ..Inherited::default() };
-        let renewed = self.live(
-            (live.nonce, live.renewals + 1),
-            live.route.clone(),
-            Some(place),
-            Some(inherited.into()),
-        );
+        let renewal = Renewal { news: Mutex::new(news), ..Renewal::default() };
+        let renewed =
+            self.live((live.nonce, live.renewals + 1), live.route.clone(), Some(place), Some(renewal.into()));
         renewed.confirm();
         let mut entries = self.entries();
         let old = entries.live.get_mut(&live.nonce).filter(|old| std::ptr::eq(&raw const ***old, live));
