@@ -65,7 +65,10 @@ impl Bridges {
                     return Err(Refusal::not_run(Reason::UpstreamInvalid));
                 };
                 match read(&headers, body) {
-                    Ok((posted, form)) if posted.is_initialize() && !headers.contains_key(SESSION_ID) => {
+                    Ok((posted, _)) if posted.is_initialize() && !headers.contains_key(SESSION_ID) => {
+                        // Its answer comes alone, so there is nothing to stream.
+                        let (json, _) = accepts(&headers, "application/json");
+                        let form = if json { Form::Json } else { Form::Events };
                         self.initialize(open, start_timeout, &posted, form).await
                     }
                     Ok((posted, form)) => self.post(&headers, posted, form).await,
