@@ -2,7 +2,7 @@
 
 use super::rpc::Id;
 use proto::wire::Nature;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -74,7 +74,6 @@ pub(super) struct Envelope<'a> {
     pub(super) method: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) params: Option<&'a RawValue>,
-    pub(super) error: Option<IgnoredAny>,
 }
 
 /// Reads a body; `batches` says whether the request's revision has them.

@@ -39,7 +39,6 @@ pub(crate) enum Rpc<'a> {
     },
     Response {
         id: &'a RawValue,
-        is_error: bool,
     },
 }
 
@@ -77,7 +76,7 @@ struct Cancelled<'a> {
 impl<'a> Rpc<'a> {
     /// Reads one message.
     pub(crate) fn read(json: &'a [u8]) -> Result<Self, NotRpc> {
-        let Envelope { jsonrpc, id, method, params, error } = parse(json)?;
+        let Envelope { jsonrpc, id, method, params } = parse(json)?;
         if jsonrpc.as_deref() != Some("2.0") {
             return Err(NotRpc::Invalid("not a JSON-RPC 2.0 message: \"jsonrpc\" is not \"2.0\""));
         }
@@ -91,7 +90,7 @@ impl<'a> Rpc<'a> {
                 let about = params.map_or(About::Nothing, |params| about(&method, params));
                 Ok(Self::Notification { method, about })
             }
-            (Some(id), None) => Ok(Self::Response { id, is_error: error.is_some() }),
+            (Some(id), None) => Ok(Self::Response { id }),
             (None, None) => Err(NotRpc::Invalid("neither a request, a notification nor a response")),
         }
     }
@@ -158,7 +157,7 @@ mod tests {
         match Rpc::read(json.as_bytes()) {
             Ok(Rpc::Request { id, method, token }) => format!("{method} {id} {token:?}"),
             Ok(Rpc::Notification { method, about }) => format!("{method} {about:?}"),
-            Ok(Rpc::Response { id, is_error }) => format!("{id} {is_error}"),
+            Ok(Rpc::Response { id }) => format!("answers {id}"),
             Err(NotRpc::NotJson(_)) => "not json".into(),
             Err(NotRpc::Invalid(_)) => "invalid".into(),
         }
@@ -189,8 +188,8 @@ mod tests {
                 r#"{"jsonrpc":"2.0","method":"other","params":{"progressToken":1,"requestId":2}}"#,
                 "other Nothing",
             ),
-            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"a"}}"#, "1 false"),
-            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#, "1 true"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"a"}}"#, "answers 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#, "answers 1"),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, "invalid"),
             (r#"{"id":1,"method":"a"}"#, "invalid"),
             ("[]", "invalid"),

@@ -30,7 +30,7 @@ use streams::NoCall;
 
 /// The revisions that have sessions. A server may have negotiated another one.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// Ids can't be guessed: the 128 bits of a UUID and a few more.
+/// 128 random bits, so that no id can be guessed.
 const ID_LEN: usize = 16;
 
 /// The bridged sessions of this node, by their ids.
@@ -191,8 +191,9 @@ impl Sessions {
     fn start(self: &Arc<Self>, pipe: Pipe) -> Started {
         let mut id = [0; ID_LEN];
         SystemRandom::new().fill(&mut id).expect("the system's random source works");
+        let tag = u32::from_be_bytes([id[0], id[1], id[2], id[3]]);
         let id: Box<str> = id.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
-        let (session, conversation) = Session::begin(pipe);
+        let (session, conversation) = Session::begin(tag, pipe);
         self.lock().insert(id.clone(), session.clone());
         let (sessions, key) = (self.clone(), id.clone());
         tokio::spawn(async move {

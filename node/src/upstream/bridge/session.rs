@@ -70,8 +70,8 @@ struct Beginning<'a> {
 }
 
 impl Session {
-    pub(super) fn new(to: mpsc::Sender<Bytes>) -> Self {
-        let streams = Streams::new(Instant::now().into_std());
+    fn new(tag: u32, to: mpsc::Sender<Bytes>) -> Self {
+        let streams = Streams::new(tag, Instant::now().into_std());
         Self {
             state: Mutex::new(State { to: Some(to), streams, wakers: BTreeMap::new() }),
             version: OnceLock::new(),
@@ -80,9 +80,10 @@ impl Session {
         }
     }
 
-    /// The conversation begins; it ends with the server, or with the session.
-    pub(super) fn begin(pipe: Pipe) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
-        let session = Arc::new(Self::new(pipe.to));
+    /// The conversation begins; it ends with the server, or with the session. `tag` tells the ids of
+    /// its events from those of other sessions.
+    pub(super) fn begin(tag: u32, pipe: Pipe) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
+        let session = Arc::new(Self::new(tag, pipe.to));
         (session.clone(), session.pass_on(pipe.from))
     }
 
@@ -141,6 +142,7 @@ impl Session {
     async fn send(&self, message: &Bytes, stream: Option<StreamNo>) -> Result<(), Untold> {
         // It was read before; what can't be read is for the server to refuse.
         let Ok(rpc) = Rpc::read(message) else { return Ok(()) };
+        let line = mcp::one_line(message.clone());
         let room = self.room().await.ok_or(Untold::Ended { may_have_run: false })?;
         self.change(|state, now| {
             if state.to.is_none() {
@@ -159,7 +161,7 @@ impl Session {
                 }
                 (Rpc::Request { .. } | Rpc::Notification { .. } | Rpc::Response { .. }, _) => {}
             }
-            room.send(mcp::one_line(message.clone()));
+            room.send(line);
             Ok(())
         })
     }
@@ -219,10 +221,11 @@ impl Session {
             let begin = String::from_utf8_lossy(&message[..message.len().min(100)]);
             tracing::debug!(%begin, "the server says what is not JSON-RPC");
         }
+        let lines: Vec<_> = parts.iter().cloned().map(mcp::one_line).collect();
         self.change(|state, now| {
-            for (rpc, part) in read.iter().zip(&parts) {
+            for (rpc, line) in read.iter().zip(lines) {
                 if let Ok(rpc) = rpc {
-                    state.streams.hear(rpc, mcp::one_line(part.clone()), now.into_std());
+                    state.streams.hear(rpc, line, now.into_std());
                 }
             }
         });

@@ -31,23 +31,30 @@ pub(super) enum Form {
     Json,
 }
 
-/// The id of an event: it names the stream, and the event's place in it.
+/// The id of an event: it names the session, the stream, and the event's place in it. A client whose
+/// session was begun anew comes with ids of the one before, and would be given the wrong events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EventId {
+    pub(super) session: u32,
     pub(super) stream: StreamNo,
     pub(super) seq: u64,
 }
 
 impl EventId {
     pub(super) fn read(text: &[u8]) -> Option<Self> {
-        let (stream, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        Some(Self { stream: StreamNo(stream.parse().ok()?), seq: seq.parse().ok()? })
+        let (session, place) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        let (stream, seq) = place.split_once('-')?;
+        Some(Self {
+            session: u32::from_str_radix(session, 16).ok()?,
+            stream: StreamNo(stream.parse().ok()?),
+            seq: seq.parse().ok()?,
+        })
     }
 }
 
 impl std::fmt::Display for EventId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.stream.0, self.seq)
+        write!(f, "{:x}-{}-{}", self.session, self.stream.0, self.seq)
     }
 }
 
@@ -134,6 +141,7 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Stream {
+    session: u32,
     no: StreamNo,
     pub(super) form: Form,
     /// Of the requests that it answers.
@@ -149,13 +157,14 @@ pub(super) struct Stream {
     unread_cost: usize,
     phase: Phase,
     reader: Option<Reader>,
-    /// Since when what is unread waits for the reader that is there.
-    waits_since: Instant,
+    /// When something was read, or could be read first.
+    touched: Instant,
 }
 
 impl Stream {
-    pub(super) fn new(no: StreamNo, form: Form, reader: Option<Reader>, now: Instant) -> Self {
+    pub(super) fn new(session: u32, no: StreamNo, form: Form, reader: Option<Reader>, now: Instant) -> Self {
         Self {
+            session,
             no,
             form,
             calls: Vec::new(),
@@ -167,7 +176,7 @@ impl Stream {
             unread_cost: 0,
             phase: Phase::Open,
             reader,
-            waits_since: now,
+            touched: now,
         }
     }
 
@@ -205,22 +214,27 @@ impl Stream {
     }
 
     pub(super) fn last_id(&self) -> EventId {
-        EventId { stream: self.no, seq: self.last }
+        EventId { session: self.session, stream: self.no, seq: self.last }
     }
 
     /// Where a reader stands that has read what was read.
     pub(super) fn read_id(&self) -> EventId {
-        EventId { stream: self.no, seq: self.read }
+        EventId { session: self.session, stream: self.no, seq: self.read }
     }
 
     /// Since when its reader has taken nothing, though there is something.
     pub(super) fn waits_since(&self) -> Option<Instant> {
-        (self.reader.is_some() && self.unread_cost > 0).then_some(self.waits_since)
+        (self.reader.is_some() && self.unread_cost > 0).then_some(self.touched)
+    }
+
+    /// Since when nothing has been read on, where something that was read is kept.
+    pub(super) fn rests_since(&self) -> Option<Instant> {
+        (self.read_cost() > 0).then_some(self.touched)
     }
 
     pub(super) fn push(&mut self, message: Bytes, asks: Option<Box<RawValue>>, now: Instant) {
         if self.unread_cost == 0 {
-            self.waits_since = now;
+            self.touched = now;
         }
         self.last += 1;
         let event = Event { seq: self.last, text: Text::new(self.form, self.last_id(), message), asks };
@@ -245,7 +259,7 @@ impl Stream {
         };
         self.read = event.seq;
         self.unread_cost -= event.cost();
-        self.waits_since = now;
+        self.touched = now;
         let text = event.text.clone();
         if self.form == Form::Json {
             self.forget_read();
@@ -273,7 +287,7 @@ impl Stream {
             self.unread_cost =
                 self.events.iter().filter(|event| event.seq > self.read).map(Event::cost).sum();
         }
-        self.waits_since = now;
+        self.touched = now;
         self.reader.replace(reader)
     }
 
@@ -311,7 +325,7 @@ mod tests {
     use super::*;
 
     fn stream() -> Stream {
-        Stream::new(StreamNo(3), Form::Events, Some(Reader(1)), Instant::now())
+        Stream::new(0xab, StreamNo(3), Form::Events, Some(Reader(1)), Instant::now())
     }
 
     fn push(stream: &mut Stream, message: &'static str) {
@@ -330,16 +344,16 @@ mod tests {
     fn an_event_names_its_stream_and_its_place() {
         let mut stream = stream();
         push(&mut stream, "{}");
-        assert_eq!(read(&mut stream), "event: message\nid: 3-1\ndata: {}\n\n");
+        assert_eq!(read(&mut stream), "event: message\nid: ab-3-1\ndata: {}\n\n");
         for (text, id) in [
-            ("3-1", Some((3, 1))),
-            ("0-0", Some((0, 0))),
-            ("3", None),
-            ("-1", None),
-            ("3-x", None),
+            ("ab-3-1", Some((3, 1))),
+            ("ab-0-0", Some((0, 0))),
+            ("rw1.ab-3-1", None),
+            ("3-1", None),
+            ("ab-3-x", None),
             ("", None),
         ] {
-            let expected = id.map(|(stream, seq)| EventId { stream: StreamNo(stream), seq });
+            let expected = id.map(|(stream, seq)| EventId { session: 0xab, stream: StreamNo(stream), seq });
             assert_eq!(EventId::read(text.as_bytes()), expected, "{text}");
         }
     }
@@ -394,7 +408,7 @@ mod tests {
         };
         assert_eq!(
             (passed.as_ptr(), &begin[..]),
-            (message.as_ptr(), &b"event: message\nid: 3-1\ndata: "[..])
+            (message.as_ptr(), &b"event: message\nid: ab-3-1\ndata: "[..])
         );
     }
 }

@@ -21,7 +21,8 @@ const KEPT_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Of the server's own stream while nobody reads it: at 256 bytes and more for each event, no more
 /// than 4,096 of them.
 const QUEUE_LEN_MAX: usize = 1024 * 1024;
-/// An answered call's stream, from its end: clients come back within seconds.
+/// An answered call's stream from its end, and what has been read of the server's own from then on:
+/// clients come back within seconds.
 const KEPT_TIME: Duration = Duration::from_secs(60);
 /// A reader that takes nothing for so long is cut off where others wait for it. It can resume.
 const STALLED_TIME_MAX: Duration = Duration::from_secs(30);
@@ -85,6 +86,8 @@ struct Forgotten {
 
 #[derive(Debug)]
 pub(super) struct Streams {
+    /// What the ids of its events begin with.
+    session: u32,
     streams: BTreeMap<StreamNo, Stream>,
     /// Calls' streams that can carry more than the answer.
     carriers: BTreeSet<StreamNo>,
@@ -106,9 +109,10 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(session: u32, now: Instant) -> Self {
         Self {
-            streams: BTreeMap::from([(OWN, Stream::new(OWN, Form::Events, None, now))]),
+            session,
+            streams: BTreeMap::from([(OWN, Stream::new(session, OWN, Form::Events, None, now))]),
             carriers: BTreeSet::new(),
             in_flight: HashMap::new(),
             tokens: HashMap::new(),
@@ -140,7 +144,7 @@ impl Streams {
     pub(super) fn begin(&mut self, form: Form, now: Instant) -> (StreamNo, Reader) {
         self.last_stream += 1;
         let (no, reader) = (StreamNo(self.last_stream), self.next_reader());
-        self.streams.insert(no, Stream::new(no, form, Some(reader), now));
+        self.streams.insert(no, Stream::new(self.session, no, form, Some(reader), now));
         if form == Form::Events {
             self.carriers.insert(no);
         }
@@ -187,13 +191,20 @@ impl Streams {
     /// The client listens: to the server's own stream, or to the one that the event it got last is of.
     pub(super) fn listen(&mut self, last_event: Option<&[u8]>, now: Instant) -> Listening {
         match last_event.and_then(EventId::read) {
-            Some(EventId { stream, seq }) if stream != OWN => self.resume(stream, seq, now),
-            // An id that was not given here says no more than that the client has listened before.
-            own => {
-                self.own_was_read = true;
-                Listening::Stream(OWN, self.attach(OWN, own.map(|id| id.seq), now))
+            Some(id) if id.stream == OWN => {
+                self.listen_to_own(Some(id.seq).filter(|_| id.session == self.session), now)
             }
+            Some(id) if id.session == self.session => self.resume(id.stream, id.seq, now),
+            // A call of the session that this one is in place of. It was answered with an error then.
+            Some(_) => Listening::Over,
+            // Of somebody else's making: its client has listened before, that is all it says.
+            None => self.listen_to_own(None, now),
         }
+    }
+
+    fn listen_to_own(&mut self, after: Option<u64>, now: Instant) -> Listening {
+        self.own_was_read = true;
+        Listening::Stream(OWN, self.attach(OWN, after, now))
     }
 
     fn resume(&mut self, no: StreamNo, seq: u64, now: Instant) -> Listening {
@@ -282,7 +293,8 @@ impl Streams {
             tracing::debug!(?id, "an answer that nobody waits for");
             return;
         };
-        if let Some(token) = call.token {
+        // A client may use a token twice.
+        if let Some(token) = call.token.filter(|token| self.tokens.get(token) == Some(&call.stream)) {
             self.tokens.remove(&token);
         }
         self.push(call.stream, message, None, now);
@@ -374,7 +386,8 @@ impl Streams {
         let ended = self.ended.front().map(|(until, _)| *until);
         let stalled = || self.streams.values().filter_map(Stream::waits_since).min();
         let stalled = self.is_full().then(stalled).flatten().map(|since| since + STALLED_TIME_MAX);
-        [cancelled, ended, stalled].into_iter().flatten().min()
+        let rests = self.own().rests_since().map(|since| since + KEPT_TIME);
+        [cancelled, ended, stalled, rests].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -391,6 +404,9 @@ impl Streams {
                 true => self.ended.push_back((now + KEPT_TIME, no)), // still being read
                 false => self.forget(no),
             }
+        }
+        if self.own().rests_since().is_some_and(|since| since + KEPT_TIME <= now) {
+            self.change(OWN, Stream::forget_read);
         }
         if self.is_full() {
             let is_stalled =
@@ -473,6 +489,10 @@ impl Streams {
 
     fn wake(&mut self, no: StreamNo) {
         self.effects.wake.extend(self.streams.get(&no).and_then(Stream::reader));
+    }
+
+    fn own(&self) -> &Stream {
+        self.streams.get(&OWN).expect("it is there from the beginning and never removed")
     }
 
     fn next_reader(&mut self) -> Reader {

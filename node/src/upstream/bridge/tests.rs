@@ -184,11 +184,11 @@ async fn calls_at_once_get_each_their_own_messages() {
     server.says(progress(json!("1")).to_string()).await;
     server.answers(json!(1)).await;
     server.answers(json!("1")).await;
-    assert_eq!(one.is_primed().await, "2-0");
-    assert_eq!(two.is_primed().await, "3-0");
-    assert_eq!(one.event().await, ("2-1".into(), response(1)));
-    assert_eq!(two.event().await, ("3-1".into(), progress(json!("1"))));
-    assert_eq!(two.event().await, ("3-2".into(), response("1")));
+    assert_eq!(one.is_primed().await, client.id("2-0"));
+    assert_eq!(two.is_primed().await, client.id("3-0"));
+    assert_eq!(one.event().await, (client.id("2-1"), response(1)));
+    assert_eq!(two.event().await, (client.id("3-1"), progress(json!("1"))));
+    assert_eq!(two.event().await, (client.id("3-2"), response("1")));
     one.ends().await;
     two.ends().await;
     let twice =
@@ -261,7 +261,7 @@ async fn a_batch_is_answered_on_one_stream_or_as_one() {
 async fn a_call_whose_client_has_gone_goes_on_and_can_be_resumed() {
     let (client, mut server) = Client::initialized(NEWEST, 8).await;
     let mut own = client.listens().await;
-    assert_eq!(own.is_primed().await, "0-0");
+    assert_eq!(own.is_primed().await, client.id("0-0"));
     let mut call = client.calls(json!(1)).await;
     let primed = call.is_primed().await;
     drop(call);
@@ -273,10 +273,10 @@ async fn a_call_whose_client_has_gone_goes_on_and_can_be_resumed() {
     resumed.ends().await;
     assert_eq!(client.with(LAST_EVENT_ID, &last).gets().await.status(), StatusCode::METHOD_NOT_ALLOWED);
     server.says(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#).await;
-    assert_eq!(own.event().await.0, "0-1", "who listens was not disturbed");
-    let mut newest = client.resumes("0-0").await;
+    assert_eq!(own.event().await.0, client.id("0-1"), "who listens was not disturbed");
+    let mut newest = client.resumes(&client.id("0-0")).await;
     own.ends().await;
-    assert_eq!(newest.event().await.0, "0-1");
+    assert_eq!(newest.event().await.0, client.id("0-1"));
     assert!(server.reads.try_recv().is_err(), "the server heard of none of this");
 }
 
@@ -368,7 +368,7 @@ async fn a_server_is_read_no_faster_than_its_clients_read() {
     server.reads().await;
     let mut quick = client.calls(json!(2)).await;
     server.reads().await;
-    assert_eq!((slow.is_primed().await, quick.is_primed().await), ("2-0".into(), "3-0".into()));
+    assert_eq!((slow.is_primed().await, quick.is_primed().await), (client.id("2-0"), client.id("3-0")));
     let long = json!({"jsonrpc": "2.0", "method": "notifications/progress",
         "params": {"progressToken": 1, "progress": 1, "message": "x".repeat(1024 * 1024)}});
     let mut said = 0;
@@ -384,9 +384,9 @@ async fn a_server_is_read_no_faster_than_its_clients_read() {
     assert!(begun.elapsed() >= Duration::from_secs(20), "{:?}", begun.elapsed());
     slow.ends().await;
     server.answers(json!(1)).await;
-    let mut resumed = client.resumes("2-0").await;
+    let mut resumed = client.resumes(&client.id("2-0")).await;
     for at in 1..=3 {
-        assert_eq!(resumed.event().await.0, format!("2-{at}"));
+        assert_eq!(resumed.event().await.0, client.id(&format!("2-{at}")));
     }
     assert_eq!(resumed.data().await, response(1));
 }

@@ -10,7 +10,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let mut streams = Streams::new(now);
+        let mut streams = Streams::new(0xab, now);
         streams.negotiated("2025-11-25");
         Self { streams, now }
     }
@@ -247,10 +247,17 @@ fn the_newest_listener_takes_over_what_the_older_one_has_not_got() {
     assert_eq!(world.read(older), ["End"]);
     world.streams.detach(older.0, older.1);
     assert_eq!(world.read(newer), [LOG, "Nothing"]);
-    let again = world.listen(Some("0-0"));
+    let again = world.listen(Some("ab-0-0"));
     assert_eq!(world.read(again), [TOOLS, LOG, "Nothing"], "after the event that it names");
-    let foreign = world.listen(Some("no id of ours"));
-    assert_eq!((foreign.0, world.read(foreign)), (OWN, vec!["Nothing".into()]));
+    for foreign in ["no id of ours", "cd-0-7", "rw1.ab-0-7"] {
+        let listener = world.listen(Some(foreign));
+        assert_eq!((listener.0, world.read(listener)), (OWN, vec!["Nothing".into()]), "{foreign}");
+    }
+    assert_eq!(
+        world.streams.listen(Some(b"cd-1-0"), world.now),
+        Listening::Over,
+        "a call of a session before"
+    );
 }
 
 #[test]
@@ -258,17 +265,17 @@ fn a_call_is_resumed_without_disturbing_who_listens() {
     let mut world = World::new();
     let own = world.listen(None);
     let posted = world.call("1", Some("1"), Form::Events);
-    assert_eq!(world.streams.prime(posted.0).as_deref(), Some(&b"id: 1-0\nretry: 1000\ndata: \n\n"[..]));
+    assert_eq!(world.streams.prime(posted.0).as_deref(), Some(&b"id: ab-1-0\nretry: 1000\ndata: \n\n"[..]));
     world.hear(&progress("1"));
     world.streams.detach(posted.0, posted.1);
     world.respond("1");
-    let resumed = world.listen(Some("1-0"));
+    let resumed = world.listen(Some("ab-1-0"));
     assert_eq!(world.read(resumed).len(), 3, "progress, the answer, the end");
-    let once_more = world.listen(Some("1-1"));
+    let once_more = world.listen(Some("ab-1-1"));
     assert_eq!(world.read(resumed), ["End"], "the newest reader wins");
     assert_eq!(world.read(once_more).len(), 2);
-    assert_eq!(world.streams.listen(Some(b"1-2"), world.now), Listening::Over);
-    assert_eq!(world.streams.listen(Some(b"9-1"), world.now), Listening::Over, "of no stream here");
+    assert_eq!(world.streams.listen(Some(b"ab-1-2"), world.now), Listening::Over);
+    assert_eq!(world.streams.listen(Some(b"ab-9-1"), world.now), Listening::Over, "of no stream here");
     assert_eq!(world.read(own), ["Nothing"]);
 }
 
@@ -282,13 +289,13 @@ fn an_answer_that_is_not_kept_any_more_is_an_error_for_its_call() {
     assert_eq!(world.streams.deadline(), Some(world.now));
     world.streams.pass_time(world.now);
     assert_eq!(world.streams.weight, Weight::default());
-    let Listening::Lost(events) = world.streams.listen(Some(b"1-0"), world.now) else { panic!("lost") };
+    let Listening::Lost(events) = world.streams.listen(Some(b"ab-1-0"), world.now) else { panic!("lost") };
     let event = mcp::events(&events).next().expect("an event");
     let error: serde_json::Value = serde_json::from_slice(&event.data).expect("JSON");
     assert_eq!((&error["id"], &error["error"]["data"]["mayHaveRun"]), (&json!("x"), &json!(true)));
-    assert_eq!(event.id, Some(&b"1-1"[..]));
+    assert_eq!(event.id, Some(&b"ab-1-1"[..]));
     assert_eq!(
-        world.streams.listen(Some(b"1-1"), world.now),
+        world.streams.listen(Some(b"ab-1-1"), world.now),
         Listening::Over,
         "it does not come back for ever"
     );
@@ -298,7 +305,30 @@ fn an_answer_that_is_not_kept_any_more_is_an_error_for_its_call() {
         world.streams.detach(no, reader);
     }
     world.streams.pass_time(world.now + KEPT_TIME);
-    assert_eq!(world.streams.listen(Some(b"1-0"), world.now), Listening::Over);
+    assert_eq!(world.streams.listen(Some(b"ab-1-0"), world.now), Listening::Over);
+}
+
+#[test]
+fn what_was_read_of_the_servers_own_stream_is_not_kept_for_ever() {
+    let mut world = World::new();
+    let own = world.listen(None);
+    world.hear(LOG);
+    world.read(own);
+    assert!(world.streams.weight.kept > 0);
+    world.now += KEPT_TIME;
+    assert_eq!(world.streams.deadline(), Some(world.now));
+    world.streams.pass_time(world.now);
+    assert_eq!((world.streams.weight, world.streams.deadline()), (Weight::default(), None));
+}
+
+#[test]
+fn a_token_that_is_used_twice_is_the_later_calls() {
+    let mut world = World::new();
+    world.call("1", Some("7"), Form::Events);
+    let later = world.call("2", Some("7"), Form::Events);
+    world.respond("1");
+    world.hear(&progress("7"));
+    assert_eq!(world.read(later), [progress("7"), "Nothing".into()]);
 }
 
 #[test]
@@ -313,8 +343,8 @@ fn what_is_kept_has_a_bound_and_the_oldest_that_ended_goes_first() {
         world.hear(&answer(id));
         assert!(world.weighs_right() && world.streams.weight.kept <= KEPT_LEN_MAX);
     }
-    assert!(matches!(world.streams.listen(Some(b"3-0"), world.now), Listening::Lost(_)));
-    let kept = world.listen(Some("4-0"));
+    assert!(matches!(world.streams.listen(Some(b"ab-3-0"), world.now), Listening::Lost(_)));
+    let kept = world.listen(Some("ab-4-0"));
     assert_eq!(world.read(kept).len(), 2);
     assert_eq!(world.read(waiting), [progress("1"), "Nothing".into()]);
 }
@@ -330,7 +360,7 @@ fn requests_that_no_reader_came_for_are_refused() {
     assert_eq!(world.refused(), ["1", "2", "3", "4", "5"]);
     assert!(world.weighs_right());
     world.respond("1");
-    let resumed = world.listen(Some("1-0"));
+    let resumed = world.listen(Some("ab-1-0"));
     assert_eq!(world.read(resumed).len(), 2, "the answer and the end");
 }
 
@@ -358,7 +388,7 @@ fn a_reader_that_takes_nothing_is_cut_off_once_others_wait() {
     assert_eq!(world.read(slow), ["End"]);
     world.respond("2");
     assert_eq!(world.read(quick).len(), 2);
-    let resumed = world.listen(Some("1-0"));
+    let resumed = world.listen(Some("ab-1-0"));
     assert_eq!(world.read(resumed).len(), 2, "it can resume");
 }
 

@@ -87,6 +87,12 @@ impl Client {
         (client, server)
     }
 
+    /// The id of an event at this place.
+    pub(super) fn id(&self, place: &str) -> String {
+        let session = self.headers[SESSION_ID].to_str().expect("text");
+        format!("{}-{place}", session[..8].trim_start_matches('0'))
+    }
+
     pub(super) fn with(&self, name: HeaderName, value: &str) -> Self {
         let mut client = self.clone();
         client.headers.insert(name, HeaderValue::from_str(value).expect("a header's value"));
