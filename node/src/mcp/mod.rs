@@ -2,6 +2,7 @@
 
 mod errors;
 mod peek;
+mod rpc;
 mod sse;
 mod tools;
 
@@ -9,6 +10,7 @@ pub(crate) use errors::{
     INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
 };
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
+pub(crate) use rpc::{About, Id, Rpc, messages, negotiated, one_line};
 pub(crate) use sse::{Boundary, IdPrefix, event, events};
 pub(crate) use tools::{called_tool, level, repeatable_tools, uri};
 

@@ -1,5 +1,6 @@
 //! What a POST body asks for, without reading more of it than that.
 
+use super::rpc::Id;
 use proto::wire::Nature;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -64,13 +65,15 @@ pub(crate) enum NotRpc {
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+pub(super) struct Envelope<'a> {
     #[serde(borrow)]
-    jsonrpc: Option<Cow<'a, str>>,
+    pub(super) jsonrpc: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    id: Option<&'a RawValue>,
+    pub(super) id: Option<&'a RawValue>,
     #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
+    pub(super) method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) params: Option<&'a RawValue>,
 }
 
 /// Reads a body; `batches` says whether the request's revision has them.
@@ -105,10 +108,8 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
     Ok(Message { method: Method::Other, nature, calls })
 }
 
-/// Ids are equal as values: a string may be escaped in more than one way.
 fn same_id(one: &RawValue, other: &RawValue) -> bool {
-    let text = |id: &RawValue| serde_json::from_str::<String>(id.get()).ok();
-    one.get() == other.get() || text(one).is_some_and(|one| Some(one) == text(other))
+    one.get() == other.get() || Id::of(one) == Id::of(other)
 }
 
 impl Calls {
@@ -137,7 +138,7 @@ impl Calls {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, NotRpc> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, NotRpc> {
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => NotRpc::Invalid("not a JSON-RPC 2.0 message"),
         serde_json::error::Category::Io

@@ -1,6 +1,7 @@
 //! What serves the routes: MCP servers and other services. [`http`] speaks to those that are reached by
 //! HTTP. To the callers of this folder every MCP server speaks Streamable HTTP.
 
+mod bridge;
 mod http;
 mod pipe;
 

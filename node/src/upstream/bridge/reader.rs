@@ -1,0 +1,110 @@
+//! What a client reads of a stream: the body of an answer.
+
+use super::session::Seat;
+use super::stream::{EVENT_END, Next, Text};
+use crate::answer::Broke;
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Proxies close what is silent for 60 s, Node's fetch for 300 s; rmcp's server speaks this often too.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// A comment, which every reader of events passes over.
+const COMMENT: Bytes = Bytes::from_static(b": \n\n");
+/// An empty id takes back the last one (WHATWG HTML, 9.2.6): what is lost with its server can't be
+/// resumed, and who waits for an answer is told so.
+const NOT_RESUMABLE: Bytes = Bytes::from_static(b"id:\n\n");
+
+/// Events as they are written to a client.
+#[derive(Debug)]
+pub(super) struct Events {
+    /// `None` once it has ended.
+    seat: Option<Seat>,
+    /// What goes out before the next event is asked for.
+    ready: VecDeque<Bytes>,
+    breaks: bool,
+    /// Of a call's stream; the server's own is watched at the client's end (`front::watch`).
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Events {
+    /// Of the answer to a call.
+    pub(super) fn of_call(seat: Seat, first: Option<Bytes>) -> Self {
+        Self { silence: Some(Box::pin(sleep(SILENCE_MAX))), ..Self::of_listener(seat, first) }
+    }
+
+    /// Of a stream that a client listens to.
+    pub(super) fn of_listener(seat: Seat, first: Option<Bytes>) -> Self {
+        Self { seat: Some(seat), ready: first.into_iter().collect(), breaks: false, silence: None }
+    }
+
+    /// Gets the next pieces ready. Says whether there are any.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(seat) = &self.seat else { return Poll::Ready(false) };
+        match ready!(seat.poll_next(cx)) {
+            Next::Event(Text::Whole(event)) => self.ready.push_back(event),
+            Next::Event(Text::Parts { begin, message }) => self.ready.extend([begin, message, EVENT_END]),
+            Next::Broken => {
+                (self.seat, self.breaks) = (None, true);
+                self.ready.push_back(NOT_RESUMABLE);
+            }
+            Next::End | Next::Nothing => self.seat = None,
+        }
+        Poll::Ready(!self.ready.is_empty())
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let Some(silence) = &mut self.silence else { return Poll::Pending };
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(COMMENT)
+    }
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        let this = &mut *self;
+        let has_more = !this.ready.is_empty()
+            || match this.poll_ready(cx) {
+                Poll::Ready(has_more) => has_more,
+                Poll::Pending => {
+                    let comment = ready!(this.poll_silence(cx));
+                    this.ready.push_back(comment);
+                    true
+                }
+            };
+        if !has_more {
+            return Poll::Ready(std::mem::take(&mut this.breaks).then_some(Err(Broke::Upstream)));
+        }
+        if let Some(silence) = &mut this.silence {
+            silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+        }
+        Poll::Ready(this.ready.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// The responses on a stream that has nothing else on it.
+pub(super) async fn responses(seat: Seat) -> Result<Vec<Bytes>, Broke> {
+    let mut responses = Vec::new();
+    loop {
+        match poll_fn(|cx| seat.poll_next(cx)).await {
+            Next::Event(Text::Whole(response) | Text::Parts { message: response, .. }) => {
+                responses.push(response);
+            }
+            Next::End | Next::Nothing => return Ok(responses),
+            Next::Broken => return Err(Broke::Upstream),
+        }
+    }
+}
