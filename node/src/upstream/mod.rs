@@ -3,6 +3,9 @@
 
 mod http;
 mod pipe;
+mod stdio;
+
+pub(crate) use stdio::guardian::run as run_guardian;
 
 use crate::answer::Answer;
 use crate::ask::Payload;
