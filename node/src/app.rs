@@ -9,6 +9,7 @@ use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
 use crate::leaving::Leaving;
+use crate::open_files;
 use crate::peer::{Acceptor, Bound, ControlInbox, Greeting, Lifelines, Peers, Sign, accept_lifelines};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
@@ -79,7 +80,7 @@ impl Sockets {
 impl Node {
     /// Binds every address, builds every part and starts it. Nothing is accepted before all is bound.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        raise_open_files();
+        open_files::raise();
         let sockets = Sockets::bind(&config).await?;
         let me = identify(&config, &sockets).await;
         let metrics = Arc::new(Metrics::new());
@@ -310,18 +311,5 @@ async fn keep_house(sessions: Arc<Sessions>) -> anyhow::Result<()> {
     loop {
         sessions.expire_idle();
         tokio::time::sleep(SWEEP_EVERY).await;
-    }
-}
-
-/// Every client and every upstream connection is an open file: take all that the system gives.
-#[expect(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in the standard library")]
-fn raise_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a valid pointer to a limit on this stack.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
     }
 }

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use crate::telemetry::LogFormat;
+use crate::upstream;
 
 /// A cluster of equal gateway nodes for the Model Context Protocol: any node serves any session.
 #[derive(Debug, Parser)]
@@ -51,6 +52,9 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Keep the child processes of the node that has started this
+    #[command(hide = true)]
+    Guardian,
     /// Have a node leave, and wait until it has: its sessions go to others, its calls finish
     Drain {
         /// Seconds that it may take; what is in progress then is cut off
@@ -148,6 +152,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Members(args) => ask::members(&args.admin, args.json),
         Command::Ring(args) => ask::ring(&args.admin, args.json),
         Command::Locate { id, admin } => ask::locate(&admin.admin, &id, admin.json),
+        Command::Guardian => upstream::run_guardian().map_err(|error| Failure::Running(error.into())),
         Command::Drain { deadline, admin } => drain::run(&admin.admin, deadline, admin.json),
     };
     match done {

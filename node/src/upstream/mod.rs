@@ -4,6 +4,9 @@
 mod bridge;
 mod http;
 mod pipe;
+mod stdio;
+
+pub(crate) use stdio::guardian::run as run_guardian;
 
 use crate::answer::Answer;
 use crate::ask::Payload;

@@ -1,0 +1,61 @@
+//! How many lines a child may bring into the log: so many a second, the rest is counted. Pure.
+
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Allowance {
+    per_second: u32,
+    since: Instant,
+    used: u32,
+    dropped: u64,
+}
+
+impl Allowance {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second, since: now, used: 0, dropped: 0 }
+    }
+
+    /// Whether one more line may be written now.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= SECOND {
+            self.since = now;
+            self.used = 0;
+        }
+        let is_free = self.used < self.per_second;
+        if is_free {
+            self.used += 1;
+        } else {
+            self.dropped += 1;
+        }
+        is_free
+    }
+
+    /// When to say how many lines were dropped, if any were.
+    pub(super) fn account_due(&self) -> Option<Instant> {
+        (self.dropped > 0).then(|| self.since + SECOND)
+    }
+
+    /// How many lines were dropped since this was asked last, if any were.
+    pub(super) fn account(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_the_allowance_is_counted_until_the_next_second() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(2, start);
+        assert_eq!(allowance.account_due(), None);
+        let taken: Vec<bool> = (0..5).map(|_| allowance.take(start)).collect();
+        assert_eq!(taken, [true, true, false, false, false]);
+        assert_eq!(allowance.account_due(), Some(start + SECOND));
+        assert!(allowance.take(start + SECOND), "a new second");
+        assert_eq!((allowance.account(), allowance.account()), (Some(3), None));
+    }
+}
