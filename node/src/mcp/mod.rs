@@ -1,6 +1,7 @@
 //! MCP as far as a gateway must know it: pure functions over bytes and headers.
 
 mod errors;
+mod gather;
 mod peek;
 mod sse;
 mod tools;
@@ -8,6 +9,7 @@ mod tools;
 pub(crate) use errors::{
     INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
 };
+pub(crate) use gather::{Gather, one_line};
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
 pub(crate) use sse::{Boundary, IdPrefix, event, events};
 pub(crate) use tools::{called_tool, level, repeatable_tools, uri};
