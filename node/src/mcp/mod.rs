@@ -7,10 +7,10 @@ mod sse;
 mod tools;
 
 pub(crate) use errors::{
-    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
+    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body, readdressed,
 };
 pub(crate) use gather::{Gather, one_line};
-pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
+pub(crate) use peek::{Calls, Message, Method, NotRpc, agreed_version, peek};
 pub(crate) use sse::{Boundary, IdPrefix, event, events};
 pub(crate) use tools::{called_tool, level, repeatable_tools, uri};
 

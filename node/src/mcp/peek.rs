@@ -1,5 +1,6 @@
 //! What a POST body asks for, without reading more of it than that.
 
+use hyper::header::HeaderValue;
 use proto::wire::Nature;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -103,6 +104,22 @@ pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
     // What a batch lists or sets is not looked at: it is a habit of one old revision.
     let nature = if safe { Nature::Safe } else { Nature::Unsafe };
     Ok(Message { method: Method::Other, nature, calls })
+}
+
+/// The revision that the result of an `initialize` names.
+pub(crate) fn agreed_version(answer: &[u8]) -> Option<HeaderValue> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        result: Agreed<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Agreed<'a> {
+        protocol_version: Cow<'a, str>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(answer).ok()?;
+    HeaderValue::from_str(&answer.result.protocol_version).ok()
 }
 
 /// Ids are equal as values: a string may be escaped in more than one way.

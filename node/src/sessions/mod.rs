@@ -1,8 +1,9 @@
 //! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
 //! them, [`copies`] carries what must outlive this node to others, [`revive`] goes on with what was
-//! another node's, [`learn`] notes what passes by and must be known then.
+//! another node's, [`learn`] notes what passes by and must be known then, [`http_sse`] has old clients.
 
 mod copies;
+mod http_sse;
 mod learn;
 mod revive;
 mod table;
