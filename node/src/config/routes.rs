@@ -74,7 +74,10 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mis
 /// An MCP route has two paths more, for clients of HTTP+SSE.
 fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistakes) {
     let has = |one: &Route, other: &Route| {
-        matches!(one.endpoint(&other.path), Some(Endpoint::Sse | Endpoint::Messages))
+        let is_one = matches!(one.endpoint(&other.path), Some(Endpoint::Sse | Endpoint::Messages));
+        // "/mcp" and "/mcp/" are two paths with the same ones below.
+        let same = one.path != other.path && one.messages_path() == other.messages_path();
+        is_one || (same && one.affinity == Affinity::Session && other.affinity == Affinity::Session)
     };
     for earlier in routes {
         let (mcp, other) = match (has(earlier, route), has(route, earlier)) {
@@ -82,8 +85,10 @@ fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistake
             (_, true) => (route, earlier),
             (false, false) => continue,
         };
-        let taken = format!("the path {:?} belongs to the MCP route {:?}", other.path, mcp.path);
-        m.add(line, format!("{taken}, which serves old clients (HTTP+SSE) there"));
+        let (path, taken) = (&mcp.path, mcp.messages_path());
+        let below = taken.trim_end_matches("messages");
+        let what = format!("the MCP route {path:?} has {below}sse and {taken} too, for clients of HTTP+SSE");
+        m.add(line, format!("{what}: the route {:?} can't be told apart from these", other.path));
     }
 }
 
