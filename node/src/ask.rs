@@ -1,10 +1,10 @@
 //! A request, read and classified: what the client's HTTP request asks Ringway for.
 
 use crate::answer::{BodyStream, whole};
-use crate::config::{Affinity, Route};
-use crate::mcp::{self, Message, SESSION_ID};
+use crate::config::{Affinity, Endpoint, Route};
+use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID};
 use bytes::Bytes;
-use hyper::{HeaderMap, Method};
+use hyper::{HeaderMap, Method, header::HeaderValue};
 use proto::core::ring::Position;
 use proto::id::{NodeRef, SealKeys, SessionId};
 use proto::wire::{self, GoneWhy, Nature};
@@ -32,6 +32,12 @@ impl Ask {
     /// Whether it does something that must not be done twice.
     pub(crate) fn is_call(&self) -> bool {
         self.nature == Nature::Unsafe
+    }
+
+    /// Which of an MCP route's endpoints it is for.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let path = self.target.split('?').next().unwrap_or_default();
+        self.route.endpoint(path).unwrap_or(Endpoint::Mcp)
     }
 }
 
@@ -168,6 +174,32 @@ pub(crate) fn mcp_errand(
         }
         None => Err(NoErrand::NoSession),
     }
+}
+
+/// What the GET of a client that speaks HTTP+SSE asks for: its stream is a session of its own.
+pub(crate) fn http_sse_errand(headers: &mut HeaderMap) -> Errand {
+    // An `EventSource` that has lost its stream asks for the rest of it, but its session is gone by then.
+    headers.remove(LAST_EVENT_ID);
+    headers.remove(SESSION_ID);
+    Errand::Open
+}
+
+/// What a message of such a client asks for. It names its session in the query; from here on it is named
+/// where all requests name theirs.
+pub(crate) fn messages_errand(
+    route: &Route,
+    target: &str,
+    headers: &mut HeaderMap,
+    seal: &SealKeys,
+) -> Result<Errand, NoErrand> {
+    headers.remove(SESSION_ID);
+    let named = query(target, "sessionId").ok_or(NoErrand::NoSession)?;
+    let named = HeaderValue::from_maybe_shared(Bytes::from(named));
+    headers.insert(SESSION_ID, named.map_err(|_| NoErrand::Gone(GoneWhy::Forged))?);
+    let id = session(route, headers, seal).map_err(NoErrand::Gone)?;
+    // Such a session is born before its upstream is known; another one has other clients.
+    let is_one = id.birth.upstream.is_none();
+    if is_one { Ok(Errand::Session(Box::new(id))) } else { Err(NoErrand::Gone(GoneWhy::OtherRoute)) }
 }
 
 /// The session that a request names.

@@ -75,7 +75,7 @@ impl Journey {
         loop {
             let (node, answered) = match self.decide(ask, hop, &round) {
                 Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
-                Route::Open => (self.cluster.me(), self.stamped(self.sessions.open(ask).await)),
+                Route::Open => (self.cluster.me(), self.stamped(self.sessions.welcome(ask).await)),
                 Route::Revive { epoch } => match self.revive(ask, epoch).await {
                     Ok(()) => continue,
                     Err(refusal) => return Err(NoAnswer::Refused(refusal)),
@@ -245,7 +245,7 @@ impl Journey {
 
     async fn serve(&self, ask: &Ask) -> Result<Answer, Refusal> {
         match &ask.errand {
-            Errand::Session(id) => self.sessions.exchange(ask, id).await,
+            Errand::Session(id) => self.sessions.serve(ask, id).await,
             Errand::Open | Errand::Key(_) | Errand::Anyone => self.sessions.pass(ask).await,
         }
     }

@@ -9,6 +9,7 @@ pub mod clients;
 pub mod cluster;
 pub mod conformance;
 pub mod http;
+pub mod http_sse;
 pub mod install;
 pub mod mcp;
 pub mod metrics;

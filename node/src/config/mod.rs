@@ -55,6 +55,41 @@ pub(crate) struct Route {
     pub(crate) trust_annotations: bool,
 }
 
+/// One of the paths of an MCP route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// Streamable HTTP, at the route's path.
+    Mcp,
+    /// HTTP+SSE (2024-11-05), at `PATH/sse`: the stream of all that is said to a client.
+    Sse,
+    /// At `PATH/messages`: where that client says something.
+    Messages,
+}
+
+impl Route {
+    /// Which endpoint of an MCP route has this path.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        match path {
+            _ if self.affinity != Affinity::Session => None,
+            _ if path == self.path => Some(Endpoint::Mcp),
+            _ => match path.strip_prefix(self.base())? {
+                "/sse" => Some(Endpoint::Sse),
+                "/messages" => Some(Endpoint::Messages),
+                _ => None,
+            },
+        }
+    }
+
+    /// Where a client of HTTP+SSE says something.
+    pub(crate) fn messages_path(&self) -> String {
+        format!("{}/messages", self.base())
+    }
+
+    fn base(&self) -> &str {
+        self.path.strip_suffix('/').unwrap_or(&self.path)
+    }
+}
+
 /// What ties requests to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Affinity {

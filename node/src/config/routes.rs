@@ -1,7 +1,7 @@
 //! From what is written to what is meant: the routes.
 
 use super::{
-    Affinity, BODY_LEN_MAX_DEFAULT, ChildCommand, Route, Upstream, UpstreamUrl,
+    Affinity, BODY_LEN_MAX_DEFAULT, ChildCommand, Endpoint, Route, Upstream, UpstreamUrl,
     written::{At, Mistakes, Table},
 };
 use proto::core::route::OnLoss;
@@ -49,6 +49,7 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mis
         if let Some(twin) = routes.iter().find(|earlier| earlier.id == route.id) {
             m.add(at.line, format!("the routes {:?} and {:?} can't be told apart", twin.path, route.path));
         }
+        collide(&routes, &route, at.line, m);
         routes.push(route);
     }
     if let Some(short) = short {
@@ -64,9 +65,31 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mis
         if routes.len() < before && line.is_some() {
             m.add(line, "upstream stands for a route at /mcp, and the file has such a route already");
         }
+        collide(&routes, &short, line, m);
         routes.push(short);
     }
     routes
+}
+
+/// An MCP route has two paths more, for clients of HTTP+SSE.
+fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistakes) {
+    let has = |one: &Route, other: &Route| {
+        let is_one = matches!(one.endpoint(&other.path), Some(Endpoint::Sse | Endpoint::Messages));
+        // "/mcp" and "/mcp/" are two paths with the same ones below.
+        let same = one.path != other.path && one.messages_path() == other.messages_path();
+        is_one || (same && one.affinity == Affinity::Session && other.affinity == Affinity::Session)
+    };
+    for earlier in routes {
+        let (mcp, other) = match (has(earlier, route), has(route, earlier)) {
+            (true, _) => (earlier, route),
+            (_, true) => (route, earlier),
+            (false, false) => continue,
+        };
+        let (path, taken) = (&mcp.path, mcp.messages_path());
+        let below = taken.trim_end_matches("messages");
+        let what = format!("the MCP route {path:?} has {below}sse and {taken} too, for clients of HTTP+SSE");
+        m.add(line, format!("{what}: the route {:?} can't be told apart from these", other.path));
+    }
 }
 
 fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<Route> {

@@ -34,7 +34,7 @@ pub(super) const HELD_LEN_MAX: usize = 64 * 1024;
 const MODERN_ERRORS: [i64; 3] = [-32020, -32021, -32022];
 
 /// An answer that is lost this often is not asked for again.
-const LOSSES_MAX: usize = 3;
+pub(super) const LOSSES_MAX: usize = 3;
 
 /// What can be passed on of an answer.
 enum Kept {
@@ -165,10 +165,10 @@ pub(super) fn reason(broke: Broke) -> Reason {
     }
 }
 
-/// A body of which the first part has been read already.
-struct Resumed {
-    first: Option<Bytes>,
-    rest: BodyStream,
+/// A body of which the first part is there already.
+pub(super) struct Resumed {
+    pub(super) first: Option<Bytes>,
+    pub(super) rest: BodyStream,
 }
 
 impl Body for Resumed {

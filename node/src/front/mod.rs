@@ -1,9 +1,11 @@
 //! The mouth for clients: HTTP/1.1 and HTTP/2 on one address. [`read`] makes an ask of a request,
 //! [`respond`] writes every status and error that is Ringway's own, [`honest`] keeps an answer
 //! honest when what it comes from breaks, and [`reattach`] an event stream open when its owner does.
+//! [`http_sse`] serves clients of the transport before Streamable HTTP.
 
 mod events;
 mod honest;
+mod http_sse;
 mod origin;
 mod read;
 mod reattach;
@@ -14,7 +16,7 @@ mod watch;
 pub(crate) use serve::{Listener, bind};
 
 use crate::answer::{Answer, holding};
-use crate::config::{Affinity, Route};
+use crate::config::{Affinity, Endpoint, Route};
 use crate::journey::{HOPS, Journey, NoAnswer};
 use crate::leaving::Leaving;
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
@@ -83,8 +85,15 @@ impl Front {
     }
 
     async fn run(&self, reading: Reading) -> (Answer, &'static str) {
+        let endpoint = reading.ask.endpoint();
+        if endpoint == Endpoint::Messages {
+            return self.post(reading).await;
+        }
         let Reading { ask, calls, without_session } = reading;
         let answering = async {
+            if endpoint == Endpoint::Sse {
+                return self.listen(ask).await;
+            }
             let answer = self.journey.run(&ask, Hop::Entry).await?;
             self.keep(answer, ask, &calls, without_session).await
         };
@@ -113,7 +122,8 @@ impl Front {
             | Refused::TooLarge { .. }
             | Refused::Unread
             | Refused::NotRpc(_)
-            | Refused::NoSession(_) => "bad_request",
+            | Refused::NoSession(_)
+            | Refused::NoSessionId(_) => "bad_request",
         }
     }
 }

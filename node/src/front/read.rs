@@ -3,7 +3,7 @@
 use super::{Front, origin};
 use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
-use crate::config::{Affinity, Route};
+use crate::config::{Affinity, Endpoint, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upstream::strip_hop_by_hop;
 use bytes::Bytes;
@@ -22,7 +22,6 @@ const DISCARDING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A body that takes longer is not read on.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
-const METHODS: &str = "GET, POST, DELETE";
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// A request that was understood.
@@ -59,13 +58,15 @@ pub(super) enum Refused {
     Unread,
     NotRpc(NotRpc),
     NoSession(Calls),
+    /// The same, of a client that speaks HTTP+SSE.
+    NoSessionId(Calls),
     Gone(GoneWhy, Calls),
 }
 
-/// Whether a path belongs to a route: an MCP endpoint is one path, another service a tree.
+/// Whether a path belongs to a route: MCP endpoints are single paths, another service is a tree.
 pub(super) fn is_for(route: &Route, path: &str) -> bool {
     match route.affinity {
-        Affinity::Session => path == route.path,
+        Affinity::Session => route.endpoint(path).is_some(),
         Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
             let rest = path.strip_prefix(route.path.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || route.path.ends_with('/'))
@@ -80,12 +81,14 @@ impl Front {
         request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
         let is_mcp = route.affinity == Affinity::Session;
-        if is_mcp && !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
+        let endpoint = route.endpoint(request.uri().path());
+        let methods = endpoint.map_or("", methods);
+        if is_mcp && !methods.split(", ").any(|method| request.method().as_str() == method) {
             let asks = request.method() == Method::OPTIONS;
-            let preflight = origin::preflight(request.headers(), METHODS).filter(|_| asks);
+            let preflight = origin::preflight(request.headers(), methods).filter(|_| asks);
             return Err(match preflight {
                 Some(answer) => Refused::Preflight(Box::new(answer)),
-                None => Refused::Method(METHODS),
+                None => Refused::Method(methods),
             });
         }
         let (head, body) = request.into_parts();
@@ -113,7 +116,13 @@ impl Front {
         }
         let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
         let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
-        let (errand, without_session) = self.errand(route, &headers, message.as_ref())?;
+        let (errand, without_session) = match endpoint {
+            Some(Endpoint::Sse) => (ask::http_sse_errand(&mut headers), WithoutSession::Fine),
+            Some(Endpoint::Messages) => {
+                (self.posted_to(route, &target, &mut headers, message.as_ref())?, WithoutSession::Fine)
+            }
+            Some(Endpoint::Mcp) | None => self.errand(route, &headers, message.as_ref())?,
+        };
         // A GET listens and a DELETE ends what may have ended already.
         let nature = message.as_ref().map_or(Nature::Safe, |message| message.nature);
         let calls = message.map(|message| message.calls).unwrap_or_default();
@@ -141,6 +150,30 @@ impl Front {
             }
             Err(NoErrand::NoSession) => Ok((Errand::Anyone, WithoutSession::Unknown)),
         }
+    }
+
+    /// The errand of a message of a client that speaks HTTP+SSE.
+    fn posted_to(
+        &self,
+        route: &Route,
+        target: &str,
+        headers: &mut HeaderMap,
+        message: Option<&Message>,
+    ) -> Result<Errand, Refused> {
+        let calls = message.map(|message| message.calls.clone()).unwrap_or_default();
+        match ask::messages_errand(route, target, headers, self.journey.cluster.seal()) {
+            Ok(errand) => Ok(errand),
+            Err(NoErrand::NoSession) => Err(Refused::NoSessionId(calls)),
+            Err(NoErrand::Gone(why)) => Err(Refused::Gone(why, calls)),
+        }
+    }
+}
+
+fn methods(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Mcp => "GET, POST, DELETE",
+        Endpoint::Sse => "GET",
+        Endpoint::Messages => "POST",
     }
 }
 

@@ -302,10 +302,7 @@ async fn as_events(answer: Answer) -> Result<Answer, NoAnswer> {
     let lost = |_| NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke));
     let message = Limited::new(body, MESSAGE_LEN_MAX).collect().await.map_err(lost)?.to_bytes();
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // Line breaks are white space to JSON, and the end of the data to an event.
-    let line: Vec<u8> =
-        message.iter().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte }).collect();
-    Ok(Answer::from_parts(head, whole(mcp::event(&line))))
+    Ok(Answer::from_parts(head, whole(mcp::event(&mcp::one_line(message)))))
 }
 
 /// Makes of a request the one that goes on with the events of its answer. Every stream goes on in

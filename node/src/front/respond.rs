@@ -46,6 +46,10 @@ pub(super) fn refused(refused: Refused) -> Answer {
             json_rpc(StatusCode::BAD_REQUEST, &nobody, INVALID_REQUEST, &format!("Invalid request: {what}"))
         }
         Refused::NoSession(calls) => no_session(&calls),
+        Refused::NoSessionId(calls) => {
+            let message = "Bad Request: the parameter sessionId is missing (the endpoint event names it)";
+            json_rpc(StatusCode::BAD_REQUEST, &calls, INVALID_REQUEST, message)
+        }
         Refused::Gone(_, calls) => session_not_found(&calls),
     }
 }
@@ -84,6 +88,13 @@ pub(super) fn no_session(calls: &Calls) -> Answer {
 /// `initialize`.
 pub(super) fn method_not_found(calls: &Calls) -> Answer {
     json_rpc(StatusCode::NOT_FOUND, calls, METHOD_NOT_FOUND, "Method not found")
+}
+
+/// A message of a client of HTTP+SSE was taken. The text is what the SDKs' own servers say.
+pub(super) fn accepted() -> Answer {
+    let mut answer = plain(StatusCode::ACCEPTED, "Accepted");
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// The body of the error for calls that got no answer.

@@ -19,6 +19,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 pub(super) enum Of {
     /// The answer to a call: it ends by itself, or is cut off last of all.
     Call,
+    /// All that a client of HTTP+SSE hears, which can't come back for its session: cut off last of all,
+    /// too, and never silent.
+    Sole,
     /// The server's own, which would never end by itself.
     Own {
         turn: Turn,
@@ -76,6 +79,11 @@ async fn alarm(leaving: Arc<Leaving>, of: Of, heard: Instant) -> Alarm {
     match of {
         Of::Call => leaving.cuts().await,
         Of::Own { turn, speaks: false } => leaving.comes_to(turn).await,
+        Of::Sole => {
+            if tokio::time::timeout_at(heard + SILENCE_MAX, leaving.cuts()).await.is_err() {
+                return Alarm::Silence;
+            }
+        }
         Of::Own { turn, speaks: true } => {
             if tokio::time::timeout_at(heard + SILENCE_MAX, leaving.comes_to(turn)).await.is_err() {
                 return Alarm::Silence;

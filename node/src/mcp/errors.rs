@@ -31,6 +31,15 @@ pub(crate) fn error_body(calls: &Calls, code: i64, message: &str, data: Option<&
     Bytes::from(text)
 }
 
+/// The error in the body of a server's refusal, addressed to each of the calls that were refused, if that
+/// is what the body holds: servers often do not say whom it is for.
+pub(crate) fn readdressed(refusal: &[u8], calls: &Calls) -> Option<Bytes> {
+    let refusal: serde_json::Value = serde_json::from_slice(refusal).ok()?;
+    let error = refusal.get("error").filter(|_| refusal.get("jsonrpc").is_some())?;
+    let (code, message) = (error.get("code")?.as_i64()?, error.get("message")?.as_str()?);
+    Some(error_body(calls, code, message, error.get("data")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +48,18 @@ mod tests {
     fn body(posted: &str) -> String {
         let calls = peek(posted.as_bytes(), true).expect("JSON-RPC").calls;
         String::from_utf8(error_body(&calls, -1, "no", None).to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_refusal_is_readdressed_to_who_waits() {
+        let calls = peek(br#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#, false).expect("JSON-RPC").calls;
+        let refusal = br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no","data":1}}"#;
+        let expected = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"data":1,"message":"no"}}"#;
+        assert_eq!(readdressed(refusal, &calls).as_deref(), Some(expected.as_bytes()));
+        for other in ["no", "{}", r#"{"error":{"code":1,"message":"x"}}"#, r#"{"jsonrpc":"2.0","error":{}}"#]
+        {
+            assert_eq!(readdressed(other.as_bytes(), &calls), None, "{other}");
+        }
     }
 
     #[test]

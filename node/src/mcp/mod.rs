@@ -1,14 +1,16 @@
 //! MCP as far as a gateway must know it: pure functions over bytes and headers.
 
 mod errors;
+mod gather;
 mod peek;
 mod rpc;
 mod sse;
 mod tools;
 
 pub(crate) use errors::{
-    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
+    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body, readdressed,
 };
+pub(crate) use gather::Gather;
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
 pub(crate) use rpc::{About, Id, Rpc, messages, negotiated, one_line};
 pub(crate) use sse::{Boundary, IdPrefix, event, events};

@@ -102,6 +102,8 @@ impl IdPrefix {
 pub(crate) struct Event<'a> {
     /// As it came, with the empty line at its end.
     pub(crate) text: &'a [u8],
+    /// Its type; `None` means `message`.
+    pub(crate) name: Option<&'a [u8]>,
     /// What its stream can be resumed after.
     pub(crate) id: Option<&'a [u8]>,
     /// Its data lines, joined.
@@ -128,6 +130,8 @@ pub(crate) fn events(piece: &[u8]) -> impl Iterator<Item = Event<'_>> {
                 }
             } else if let Some(id) = field(line, b"id:") {
                 event.id = Some(id);
+            } else if let Some(name) = field(line, b"event:") {
+                event.name = Some(name);
             }
         }
         None

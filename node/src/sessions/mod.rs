@@ -1,8 +1,9 @@
 //! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
 //! them, [`copies`] carries what must outlive this node to others, [`revive`] goes on with what was
-//! another node's, [`learn`] notes what passes by and must be known then.
+//! another node's, [`learn`] notes what passes by and must be known then, [`http_sse`] has old clients.
 
 mod copies;
+mod http_sse;
 mod learn;
 mod revive;
 mod table;
@@ -107,7 +108,12 @@ impl Drop for AtUpstream {
 
 impl Use {
     fn of(route: &Route) -> Self {
-        Self { sessions: route.upstreams.iter().map(|_| AtomicUsize::new(0)).collect(), ..Self::default() }
+        Self {
+            sessions: route.upstreams.iter().map(|_| AtomicUsize::new(0)).collect(),
+            // The bridge gives sessions to whatever is behind it.
+            speaks_sessions: AtomicBool::new(route.upstreams.iter().all(|upstream| upstream.is_bridged())),
+            ..Self::default()
+        }
     }
 
     fn total(&self) -> usize {
@@ -392,7 +398,7 @@ impl Sessions {
             Payload::Whole(_) | Payload::Passing(_) => Bytes::new(),
         };
         let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
-        let place = Place { at: AtUpstream::new(used, upstream), session: upstream_session };
+        let place = self.place_at(&ask.route, upstream, upstream_session);
         let in_use = self.table.insert(record, ask.route.clone(), place);
         self.publish_count();
         self.copied(&self.peers, nonce).await;
@@ -405,6 +411,11 @@ impl Sessions {
             return Err(Refusal::not_run(Reason::Moved));
         }
         Ok(answer.map(|body| holding(body, in_use)))
+    }
+
+    fn place_at(&self, route: &Route, upstream: usize, session: HeaderValue) -> Place {
+        let _held = self.upstreams.hold(&route.upstreams[upstream], &session);
+        Place { at: AtUpstream::new(self.used(route), upstream), session, _held }
     }
 
     /// Some servers answer 400 where they mean that they do not know the session.

@@ -3,7 +3,7 @@
 //! keeps its id.
 
 use super::table::{Live, Place};
-use super::{AtUpstream, Missing, READ_LEN_MAX, Sessions};
+use super::{Missing, READ_LEN_MAX, Sessions};
 use crate::answer::Answer;
 use crate::ask::{Ask, Payload};
 use crate::config::{Route, Upstream};
@@ -107,7 +107,7 @@ impl Sessions {
                         url: live.route.upstreams[upstream].name(),
                         session: session.to_str().unwrap_or_default().into(),
                     };
-                    let place = Place { at: AtUpstream::new(used, upstream), session };
+                    let place = self.place_at(&live.route, upstream, session);
                     let renewed = self.table.renew(live, place, news, |record| {
                         record.lives = Some(lives);
                         record.renewals += 1;
@@ -197,7 +197,7 @@ impl Sessions {
         let lives = record.lives.as_ref()?;
         let upstream = route.upstreams.iter().position(|upstream| *upstream.name() == *lives.url)?;
         let session = HeaderValue::from_str(&lives.session).ok()?;
-        Some(Place { at: AtUpstream::new(self.used(route), upstream), session })
+        Some(self.place_at(route, upstream, session))
     }
 
     async fn post(

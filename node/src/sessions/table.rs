@@ -6,8 +6,10 @@ mod leave;
 pub(crate) use leave::Left;
 
 use super::AtUpstream;
+use super::http_sse::Outbox;
 use crate::clock;
 use crate::config::{Route, Upstream};
+use crate::upstream::Held;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use proto::core::{
@@ -20,7 +22,7 @@ use proto::wire::{GoneWhy, Item, Record, SessionState};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -62,6 +64,8 @@ pub(super) struct Live {
     /// `None` where its upstream can't be found to have forgotten it: that has answered here, and ends
     /// for itself.
     pub(super) renewal: Option<Box<Renewal>>,
+    /// What is said to its client, if that speaks HTTP+SSE: made when it is first needed.
+    pub(super) outbox: OnceLock<Arc<Outbox>>,
     /// Since the table was made.
     last_used_ms: AtomicU64,
     calls: AtomicU32,
@@ -75,6 +79,8 @@ pub(super) struct Live {
 pub(super) struct Place {
     pub(super) at: AtUpstream,
     pub(super) session: HeaderValue,
+    /// What ends with this node's last word of it.
+    pub(super) _held: Option<Held>,
 }
 
 /// What becomes of a session whose upstream has forgotten it: one that had an owner before, or one
@@ -122,14 +128,26 @@ impl Live {
         // From here on a notification counts, so none is missed between the look and the wait.
         let mut moved = std::pin::pin!(moved);
         moved.as_mut().enable();
-        if !self.is_gone.load(Ordering::Acquire) {
+        if !self.is_gone() {
             moved.await;
         }
+    }
+
+    /// Calls of it that are in progress.
+    pub(super) fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     fn go(&self) {
         self.is_gone.store(true, Ordering::Release);
         self.moved.notify_waiters();
+        if let Some(outbox) = self.outbox.get() {
+            outbox.close();
+        }
     }
 }
 
@@ -244,6 +262,7 @@ impl Table {
             place,
             renewals,
             renewal,
+            outbox: OnceLock::new(),
             last_used_ms: AtomicU64::new(now_ms),
             calls: AtomicU32::new(0),
             streams: AtomicU32::new(0),
@@ -271,6 +290,9 @@ impl Table {
         let renewed =
             self.live((live.nonce, live.renewals + 1), live.route.clone(), Some(place), Some(renewal.into()));
         renewed.confirm();
+        if let Some(outbox) = live.outbox.get() {
+            renewed.outbox.get_or_init(|| outbox.clone());
+        }
         let mut entries = self.entries();
         let old = entries.live.get_mut(&live.nonce).filter(|old| std::ptr::eq(&raw const ***old, live));
         *old? = renewed.clone(); // unless it was given away, ended or found again meanwhile
@@ -456,7 +478,7 @@ mod tests {
 
     fn place() -> Place {
         let used = Arc::new(super::super::Use::of(&route(Duration::ZERO)));
-        Place { at: AtUpstream::new(&used, 0), session: HeaderValue::from_static("x") }
+        Place { at: AtUpstream::new(&used, 0), session: HeaderValue::from_static("x"), _held: None }
     }
 
     /// A table of node 1 with that session, born there.

@@ -1,8 +1,10 @@
 //! What serves the routes: MCP servers and other services. [`http`] speaks to those that are reached by
-//! HTTP. To the callers of this folder every MCP server speaks Streamable HTTP.
+//! HTTP, [`http_sse`] and [`stdio`] in single messages to MCP servers that have no Streamable HTTP, which
+//! [`bridge`] gives them: to the callers of this folder every MCP server speaks it.
 
 mod bridge;
 mod http;
+mod http_sse;
 mod pipe;
 mod stdio;
 
@@ -10,10 +12,26 @@ pub(crate) use stdio::guardian::run as run_guardian;
 
 use crate::answer::Answer;
 use crate::ask::Payload;
-use crate::config::{Route, Upstream};
+use crate::config::{ChildCommand, Route, Upstream};
+use bridge::Bridges;
 use http::Http;
-use hyper::{HeaderMap, Method, header};
+use hyper::{
+    HeaderMap, Method,
+    header::{self, HeaderValue},
+};
+use pipe::Pipe;
 use proto::wire::{Reason, Refusal};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use stdio::Children;
+
+/// What a server that is reached by HTTP may take to answer its first message.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Headers that belong to one connection and are never passed on (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [header::HeaderName; 9] = [
@@ -58,23 +76,65 @@ pub(crate) struct Request<'a> {
 /// Every upstream of the configuration.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    http: Http,
+    http: Arc<Http>,
+    bridges: Arc<Bridges>,
+    children: Children,
+    /// Children are numbered, so that the log can tell them apart.
+    numbers: AtomicU64,
+}
+
+/// A bridged session, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bridges: Arc<Bridges>,
+    session: HeaderValue,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.bridges.end(self.session.to_str().unwrap_or_default());
+    }
 }
 
 impl Upstreams {
     pub(crate) fn new<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> Self {
         let urls = upstreams.filter_map(|upstream| match upstream {
-            Upstream::Http(url) => Some(url),
-            Upstream::HttpSse(_) | Upstream::Stdio(_) => None,
+            Upstream::Http(url) | Upstream::HttpSse(url) => Some(url),
+            Upstream::Stdio(_) => None,
         });
-        Self { http: Http::new(urls) }
+        Self {
+            http: Arc::new(Http::new(urls)),
+            bridges: Arc::default(),
+            children: Children::new(),
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    /// Keeps a session of that upstream, which has it by that id; `None` where it keeps itself.
+    pub(crate) fn hold(&self, upstream: &Upstream, session: &HeaderValue) -> Option<Held> {
+        upstream.is_bridged().then(|| Held { bridges: self.bridges.clone(), session: session.clone() })
     }
 
     /// One request to `upstream`, which must be of the configuration.
     pub(crate) async fn send(&self, upstream: &Upstream, request: Request<'_>) -> Result<Answer, Refusal> {
         match upstream {
             Upstream::Http(url) => self.http.send(url, request).await,
-            Upstream::HttpSse(_) | Upstream::Stdio(_) => Err(Refusal::not_run(Reason::UpstreamUnreachable)),
+            Upstream::HttpSse(url) => {
+                let open = http_sse::open(&self.http, url, request.headers.clone());
+                self.bridges.exchange(open, START_TIME_MAX, request).await
+            }
+            Upstream::Stdio(command) => {
+                let open = self.start(request.route, command);
+                self.bridges.exchange(open, command.start_timeout, request).await
+            }
         }
+    }
+
+    async fn start(&self, route: &Route, command: &ChildCommand) -> Result<Pipe, Refusal> {
+        let name = format!("child-{}", self.numbers.fetch_add(1, Ordering::Relaxed));
+        self.children.start(route, command, &name).await.map_err(|error| {
+            tracing::warn!(route = route.path, %error, "no child");
+            Refusal::not_run(Reason::UpstreamUnreachable)
+        })
     }
 }

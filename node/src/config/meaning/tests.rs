@@ -74,6 +74,34 @@ fn a_file_is_read_whole() {
 }
 
 #[test]
+fn the_paths_of_an_mcp_route_belong_to_no_other() {
+    let route = |path: &str, more: &str| {
+        format!("[[route]]\npath = \"{path}\"\nupstream = \"http://127.0.0.1:1\"\n{more}\n")
+    };
+    let plain = "affinity = \"none\"";
+    for (first, second, is_mistake) in [
+        (route("/mcp", ""), route("/mcp/sse", plain), true),
+        (route("/mcp/messages", plain), route("/mcp", ""), true),
+        (route("/mcp/sse", ""), route("/mcp", ""), true),
+        (route("/", ""), route("/sse", plain), true),
+        (route("/mcp/", ""), route("/mcp", ""), true),
+        (route("/mcp", plain), route("/mcp/sse", plain), false),
+        (route("/mcp", ""), route("/mcp/sse/x", ""), false),
+        (route("/mcp", ""), route("/", plain), false),
+    ] {
+        let text = first + &second;
+        match is_mistake {
+            true => {
+                let found = lines(&text);
+                assert_eq!(found.len(), 1, "{text}: {found:?}");
+                assert!(found[0].0 == Some(5) && found[0].1.contains("HTTP+SSE"), "{text}: {found:?}");
+            }
+            false => drop(read(&text).expect("no two are the same")),
+        }
+    }
+}
+
+#[test]
 fn a_flag_wins_over_the_file() {
     let flags =
         Flags { name: Some("b".into()), upstreams: vec!["http://127.0.0.1:1/x".into()], ..Flags::default() };

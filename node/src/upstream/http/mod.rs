@@ -4,10 +4,11 @@ mod pool;
 
 use super::{Request, strip_hop_by_hop};
 use crate::answer::{Answer, Broke};
+use crate::ask::Payload;
 use crate::config::UpstreamUrl;
 use http_body_util::BodyExt;
 use hyper::{
-    Method,
+    HeaderMap, Method,
     body::Body,
     header::{self, HeaderValue},
 };
@@ -29,10 +30,21 @@ impl Http {
 
     /// One request to `url`, which must be of the configuration.
     pub(super) async fn send(&self, url: &UpstreamUrl, request: Request<'_>) -> Result<Answer, Refusal> {
-        let Request { route, method, target, mut headers, body: payload } = request;
+        let Request { route, method, target, headers, body } = request;
+        self.send_to(url, &url.target(&route.path, target), method, headers, body).await
+    }
+
+    /// One request to the host of `url`, for that target of its own.
+    pub(super) async fn send_to(
+        &self,
+        url: &UpstreamUrl,
+        target: &str,
+        method: Method,
+        mut headers: HeaderMap,
+        payload: &Payload,
+    ) -> Result<Answer, Refusal> {
         headers.insert(header::HOST, url.host().clone());
         let pool = self.pools.get(url.address()).ok_or(Refusal::not_run(Reason::UpstreamUnreachable))?;
-        let target = url.target(&route.path, target);
         let uri = target.parse().map_err(|_| Refusal::not_run(Reason::UpstreamInvalid))?;
         // A body that was sent elsewhere already can't be sent again; that it may have run was said then.
         let body = payload.take().ok_or(Refusal::perhaps_run(Reason::UpstreamUnreachable))?;

@@ -1,0 +1,186 @@
+//! What an upstream answers, message by message, as it comes.
+
+use super::{Outbox, get, get_headers};
+use crate::answer::{Answer, BodyStream, Broke};
+use crate::ask::Ask;
+use crate::mcp::{self, Calls, Gather, LAST_EVENT_ID};
+use crate::sessions::{Sessions, table::InUse};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    body::{Body, Frame},
+    header::HeaderValue,
+};
+use proto::id::SessionId;
+use proto::wire::Nature;
+use serde_json::value::RawValue;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// An answer that is one JSON document: as long as one event may be (`mcp::Gather`).
+const JSON_LEN_MAX: usize = 16 * 1024 * 1024;
+/// A server may end the stream of an answer at any time and have its client come back for the rest
+/// (SEP-1699). One that does so every second is followed for 10 minutes.
+const RESUMES_MAX: u32 = 600;
+const RESUME_AFTER: Duration = Duration::from_secs(1);
+
+/// Where answers go, and how far they have come.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    outbox: Arc<Outbox>,
+    /// Who still waits for an answer.
+    unanswered: Calls,
+    /// What a stream that has ended goes on after.
+    last: Option<HeaderValue>,
+    /// The answer says which revision the session is of.
+    initializes: bool,
+}
+
+impl Hearing {
+    pub(super) fn new(outbox: Arc<Outbox>, calls: Calls, initializes: bool) -> Self {
+        Self { outbox, unanswered: calls, last: None, initializes }
+    }
+
+    pub(super) fn last_id(&self) -> Option<&HeaderValue> {
+        self.last.as_ref()
+    }
+
+    /// Passes the whole answer to a call on, until nobody waits any more.
+    pub(super) async fn settle(
+        mut self,
+        sessions: Arc<Sessions>,
+        inner: Ask,
+        id: SessionId,
+        answer: Answer,
+        _in_use: InUse,
+    ) -> Result<(), Broke> {
+        let outbox = self.outbox.clone();
+        tokio::select! {
+            biased;
+            settled = self.to_the_end(&sessions, &inner, &id, answer) => settled,
+            () = outbox.closed() => Err(Broke::Moved),
+        }
+    }
+
+    async fn to_the_end(
+        &mut self,
+        sessions: &Arc<Sessions>,
+        inner: &Ask,
+        id: &SessionId,
+        mut answer: Answer,
+    ) -> Result<(), Broke> {
+        for _ in 0..RESUMES_MAX {
+            let ended = if mcp::is_event_stream(answer.headers()) {
+                self.events(answer.into_body()).await
+            } else {
+                self.json(answer.into_body()).await
+            };
+            if matches!(self.unanswered, Calls::None) {
+                return Ok(());
+            }
+            let Some(last) = self.last.clone() else {
+                return Err(ended.err().unwrap_or(Broke::Upstream));
+            };
+            tokio::time::sleep(RESUME_AFTER).await;
+            let mut headers = get_headers(&inner.headers);
+            headers.insert(LAST_EVENT_ID, last);
+            let resumed = sessions.exchange(&get(&inner.route, id, Nature::Resumes, headers), id).await;
+            answer = resumed.map_err(|_| Broke::Upstream)?;
+            if !answer.status().is_success() || !mcp::is_event_stream(answer.headers()) {
+                return Err(Broke::Upstream);
+            }
+        }
+        Err(Broke::Upstream)
+    }
+
+    /// Passes a stream of events on to its end.
+    pub(super) async fn events(&mut self, mut body: BodyStream) -> Result<(), Broke> {
+        let mut gather = Gather::default();
+        while let Some(frame) = body.frame().await {
+            let Ok(chunk) = frame?.into_data() else { continue };
+            let whole = gather.take(&chunk).map_err(|_| {
+                tracing::warn!("an upstream's event is too long");
+                Broke::Upstream
+            })?;
+            for event in mcp::events(&whole) {
+                if let Some(id) = event.id {
+                    self.last = HeaderValue::from_bytes(id).ok().filter(|id| !id.is_empty());
+                }
+                self.messages(&event.data).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn json(&mut self, body: BodyStream) -> Result<(), Broke> {
+        let body = Limited::new(body, JSON_LEN_MAX).collect().await.map_err(|_| Broke::Upstream)?;
+        self.messages(&body.to_bytes()).await;
+        Ok(())
+    }
+
+    async fn messages(&mut self, json: &[u8]) {
+        if self.initializes
+            && let Some(version) =
+                mcp::negotiated(json).and_then(|version| HeaderValue::from_str(&version).ok())
+        {
+            self.outbox.listener.agree_on(version);
+        }
+        for message in messages(json) {
+            self.outbox.put(message).await;
+            self.unanswered = std::mem::take(&mut self.unanswered).without(message);
+        }
+    }
+}
+
+/// The messages of a JSON document: clients of HTTP+SSE know no batches.
+pub(super) fn messages(json: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let batch = serde_json::from_slice::<Vec<&RawValue>>(json);
+    let one = Some(json).filter(|json| batch.is_err() && !json.trim_ascii().is_empty());
+    let several = batch.unwrap_or_default().into_iter().map(|message| message.get().as_bytes());
+    one.into_iter().chain(several)
+}
+
+/// A body without content that ends when its message has been dealt with, and breaks if that went wrong.
+pub(super) fn until_settled(settling: JoinHandle<Result<(), Broke>>) -> BodyStream {
+    Settling(settling).boxed_unsync()
+}
+
+struct Settling(JoinHandle<Result<(), Broke>>);
+
+impl Body for Settling {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        let settled = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(settled.unwrap_or(Err(Broke::Upstream)).err().map(Err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_many_messages() {
+        for (json, expected) in [
+            (r#" {"a":1} "#, vec![r#" {"a":1} "#]),
+            (r#"[{"a":1}, {"b":[2]}]"#, vec![r#"{"a":1}"#, r#"{"b":[2]}"#]),
+            ("[]", vec![]),
+            (" ", vec![]),
+            ("", vec![]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(str::as_bytes).collect();
+            assert_eq!(messages(json.as_bytes()).collect::<Vec<_>>(), expected, "{json}");
+        }
+    }
+}
