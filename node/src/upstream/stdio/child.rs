@@ -25,9 +25,12 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// What of a line on stderr goes to the log.
-const LOG_LINE_LEN_MAX: usize = 8 * 1024;
+pub(super) const LOG_LINE_LEN_MAX: usize = 8 * 1024;
 /// 200 children that all chat come to 20,000 lines a second, which a log can take; one can't flood it.
-const LOG_LINES_PER_SECOND: u32 = 100;
+pub(super) const LOG_LINES_PER_SECOND: u32 = 100;
+/// Beyond this its stderr is not read until the second is over, so that a child which pours out can't
+/// keep the node busy. A hundred whole lines are a fifth of it.
+const LOG_BYTES_PER_SECOND: usize = 4 * 1024 * 1024;
 /// Noise on stdout is a mistake in the server: a few lines show which.
 const NOISE_LINES_PER_SECOND: u32 = 5;
 /// Enough to recognize a line by.
@@ -181,7 +184,13 @@ async fn log(name: &Name, mut stderr: pipe::Receiver, dead: &CancellationToken) 
     let mut cut = Cut::new(LOG_LINE_LEN_MAX);
     let mut diary = Diary { name, allowance: Allowance::new(LOG_LINES_PER_SECOND, Instant::now()) };
     let mut bytes = vec![0; LOG_LINE_LEN_MAX];
+    let (mut second, mut read_in_it) = (Instant::now(), 0);
     loop {
+        if second.elapsed() >= Duration::from_secs(1) {
+            (second, read_in_it) = (Instant::now(), 0);
+        } else if read_in_it > LOG_BYTES_PER_SECOND {
+            sleep_until(Some(second + Duration::from_secs(1))).await;
+        }
         let due = diary.allowance.account_due();
         let read = tokio::select! {
             read = stderr.read(&mut bytes) => read,
@@ -192,7 +201,10 @@ async fn log(name: &Name, mut stderr: pipe::Receiver, dead: &CancellationToken) 
             () = dead.cancelled() => break,
         };
         match read {
-            Ok(len) if len > 0 => cut.push(&bytes[..len], |line| diary.write(&line)),
+            Ok(len) if len > 0 => {
+                read_in_it += len;
+                cut.push(&bytes[..len], |line| diary.write(&line));
+            }
             Ok(_) | Err(_) => break,
         }
     }
@@ -237,7 +249,7 @@ async fn attend(name: &Name, pid: i32, mut reports: Reports, ends: &Ends) {
             tracing::info!(target: "ringway::child", route, session, pid, %status, "a child has ended");
         }
         Some(status) => {
-            tracing::warn!(target: "ringway::child", route, session, pid, %status, "a child has ended by itself");
+            tracing::warn!(target: "ringway::child", route, session, pid, %status, "a child has failed");
         }
         None => {
             tracing::error!(target: "ringway::child", route, session, pid, "a child's warden was killed, and the child with it");

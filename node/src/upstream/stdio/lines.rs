@@ -10,7 +10,12 @@ const READ_LEN: usize = 8 * 1024;
 #[derive(Debug, PartialEq)]
 pub(super) struct TooLong;
 
-/// Bytes in, whole lines out, without a copy.
+/// Of a buffer that had to grow beyond this nothing is kept: a pipe holds no more, so that what is begun
+/// behind a long line is short.
+const BUFFER_KEPT: usize = 64 * 1024;
+
+/// Bytes in, whole lines out. Each is a copy of its own, so that whoever keeps a short one does not keep
+/// the buffer.
 #[derive(Debug)]
 pub(super) struct Lines {
     buffer: BytesMut,
@@ -42,8 +47,11 @@ impl Lines {
             return Ok(None);
         }
         self.searched = 0;
-        let line = self.buffer.split_to(len).freeze();
-        self.buffer.advance(1);
+        let line = Bytes::copy_from_slice(&self.buffer[..len]);
+        self.buffer.advance(len + 1);
+        if len > BUFFER_KEPT {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
         Ok(Some(line))
     }
 
@@ -140,6 +148,16 @@ mod tests {
         assert_eq!(lines.next(), Err(TooLong));
         lines.room().extend_from_slice(b"\n");
         assert_eq!(lines.next(), Err(TooLong), "it does not recover");
+    }
+
+    #[test]
+    fn a_long_line_leaves_no_large_buffer() {
+        let mut lines = Lines::new(1024 * 1024);
+        lines.room().extend_from_slice(&[b'x'; 1024 * 1024]);
+        lines.room().extend_from_slice(b"\nnext");
+        assert_eq!(lines.next().map(|line| line.map(|line| line.len())), Ok(Some(1024 * 1024)));
+        assert!(lines.room().capacity() <= BUFFER_KEPT);
+        assert_eq!(lines.rest(), &b"next"[..]);
     }
 
     #[test]

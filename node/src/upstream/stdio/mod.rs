@@ -100,9 +100,11 @@ impl Children {
 
     async fn start_guarded(&self, command: &ChildCommand, name: &str) -> io::Result<Guarded> {
         let order = Order::of(command, name).to_bytes()?;
-        match self.guardian()?.start_child(&order).await {
-            // It was killed, and noticed too late. The child was not started, or ended with its warden.
+        let guardian = self.guardian()?;
+        match guardian.start_child(&order).await {
+            // It was killed, or could not fork. If there is a child, it ends with what was dropped here.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                self.dismiss(&guardian);
                 self.guardian()?.start_child(&order).await
             }
             started => started,
@@ -118,6 +120,12 @@ impl Children {
         let started = Arc::new(Guardian::start()?);
         *guardian = Some(started.clone());
         Ok(started)
+    }
+
+    /// Asks that one for no more. If it lives it ends with its last warden.
+    fn dismiss(&self, failed: &Arc<Guardian>) {
+        let mut guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner);
+        guardian.take_if(|guardian| Arc::ptr_eq(guardian, failed));
     }
 }
 

@@ -41,6 +41,8 @@ use std::{
 /// If it was not a node that started it, or the system refuses what a guardian needs.
 pub(crate) fn run() -> io::Result<()> {
     close_what_was_inherited();
+    // Who kills "ringway" by its name shall hit the node, and not who cleans up after it.
+    prctl::set_name(c"guardian")?;
     let node = socket_to_node()?;
     unistd::setsid()?;
     let deaths = Deaths::listen()?;

@@ -44,6 +44,7 @@ const LOOK_AGAIN_MAX_MS: u16 = 1_000;
 
 /// Starts what `control` orders, and returns when nothing of it is left.
 pub(super) fn run(control: UnixStream, pipes: [OwnedFd; 3]) -> io::Result<()> {
+    prctl::set_name(c"warden")?;
     let order = Order::read(&control)?;
     let deaths = Deaths::listen()?; // the guardian's would tell this process nothing
     prctl::set_child_subreaper(true)?;
