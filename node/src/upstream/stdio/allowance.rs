@@ -1,9 +1,10 @@
-//! How many lines a child may bring into the log: so many a second, the rest is counted. Pure.
+//! What a child may bring into the log, and have read for nothing: so much a second. Pure.
 
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Lines for the log. The rest is counted.
 #[derive(Debug)]
 pub(super) struct Allowance {
     per_second: u32,
@@ -43,6 +44,30 @@ impl Allowance {
     }
 }
 
+/// Bytes that are read. The rest waits.
+#[derive(Debug)]
+pub(super) struct Pace {
+    per_second: usize,
+    since: Instant,
+    used: usize,
+}
+
+impl Pace {
+    pub(super) fn new(per_second: usize, now: Instant) -> Self {
+        Self { per_second, since: now, used: 0 }
+    }
+
+    /// So much was read now. Until when to read no more, if it was too much.
+    pub(super) fn spend(&mut self, len: usize, now: Instant) -> Option<Instant> {
+        if now.duration_since(self.since) >= SECOND {
+            self.since = now;
+            self.used = 0;
+        }
+        self.used += len;
+        (self.used > self.per_second).then(|| self.since + SECOND)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +82,14 @@ mod tests {
         assert_eq!(allowance.account_due(), Some(start + SECOND));
         assert!(allowance.take(start + SECOND), "a new second");
         assert_eq!((allowance.account(), allowance.account()), (Some(3), None));
+    }
+
+    #[test]
+    fn who_has_said_too_much_waits_for_the_next_second() {
+        let start = Instant::now();
+        let mut pace = Pace::new(10, start);
+        assert_eq!(pace.spend(10, start), None);
+        assert_eq!(pace.spend(1, start), Some(start + SECOND));
+        assert_eq!(pace.spend(10, start + SECOND), None);
     }
 }

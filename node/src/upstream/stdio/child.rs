@@ -1,13 +1,10 @@
-//! One child's session: its lines in and out, its stderr, and its end.
+//! One child's session: its lines in and out, and its end.
 
-use super::allowance::Allowance;
 use super::guarded::{Guarded, Reports};
-use super::lines::{Cut, Lines, TooLong, message};
+use super::lines::{Lines, TooLong, message};
+use super::log::{Name, Noise, log_stderr};
 use bytes::{Buf, Bytes};
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -23,25 +20,6 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// When all processes of a session are dead its pipes are at their end; unless somebody took one away
 /// who does not belong to it, for whom nobody waits.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
-
-/// What of a line on stderr goes to the log.
-pub(super) const LOG_LINE_LEN_MAX: usize = 8 * 1024;
-/// 200 children that all chat come to 20,000 lines a second, which a log can take; one can't flood it.
-pub(super) const LOG_LINES_PER_SECOND: u32 = 100;
-/// Beyond this its stderr is not read until the second is over, so that a child which pours out can't
-/// keep the node busy. A hundred whole lines are a fifth of it.
-const LOG_BYTES_PER_SECOND: usize = 4 * 1024 * 1024;
-/// Noise on stdout is a mistake in the server: a few lines show which.
-const NOISE_LINES_PER_SECOND: u32 = 5;
-/// Enough to recognize a line by.
-const NOISE_LEN_MAX: usize = 200;
-
-/// Who is meant in the log.
-#[derive(Debug)]
-pub(super) struct Name {
-    pub(super) route: String,
-    pub(super) session: String,
-}
 
 /// What the tasks of one session tell each other.
 #[derive(Debug, Default)]
@@ -62,20 +40,20 @@ pub(super) async fn serve(
     messages: mpsc::Receiver<Bytes>,
     said: mpsc::Sender<Bytes>,
 ) {
-    let Guarded { pid, stdin, stdout, stderr, session, reports } = child;
+    let Guarded { pid, stdin, stdout, stderr, hold, reports } = child;
     let ends = Ends::default();
     let input = async {
         tokio::select! {
             () = feed(stdin, messages, &ends) => {}
             () = ends.over.cancelled() => {}
         }
-        drop(session);
+        drop(hold);
     };
     let output = async {
         listen(&name, stdout, said, &ends).await;
         ends.over.cancel();
     };
-    let mut talk = pin!(async { tokio::join!(input, output, log(&name, stderr, &ends.dead)) });
+    let mut talk = pin!(async { tokio::join!(input, output, log_stderr(&name, stderr, &ends.dead)) });
     let mut end = pin!(attend(&name, pid, reports, &ends));
     tokio::select! {
         _ = &mut talk => end.await,
@@ -107,8 +85,7 @@ async fn feed(mut stdin: pipe::Sender, mut messages: mpsc::Receiver<Bytes>, ends
 /// Passes on what the child says, until it says no more.
 async fn listen(name: &Name, mut stdout: pipe::Receiver, said: mpsc::Sender<Bytes>, ends: &Ends) {
     let mut lines = Lines::new(LINE_LEN_MAX);
-    let mut voice =
-        Voice { name, said: Some(said), noise: Allowance::new(NOISE_LINES_PER_SECOND, Instant::now()) };
+    let mut voice = Voice { said: Some(said), noise: Noise::new(name) };
     loop {
         loop {
             match lines.next() {
@@ -116,7 +93,10 @@ async fn listen(name: &Name, mut stdout: pipe::Receiver, said: mpsc::Sender<Byte
                 Ok(None) => break,
                 Err(TooLong) => {
                     let Name { route, session } = name;
-                    return tracing::error!(target: "ringway::child", route, session, len_max = LINE_LEN_MAX, "a child's message is too long: it is ended");
+                    return tracing::error!(
+                        target: "ringway::child", route, session, len_max = LINE_LEN_MAX,
+                        "a child's message is too long: it is ended"
+                    );
                 }
             }
         }
@@ -141,16 +121,15 @@ async fn listen(name: &Name, mut stdout: pipe::Receiver, said: mpsc::Sender<Byte
 
 /// Where a child's lines go.
 struct Voice<'a> {
-    name: &'a Name,
     /// None when nobody listens any more: the child is still read, so that it can end in good order.
     said: Option<mpsc::Sender<Bytes>>,
-    noise: Allowance,
+    noise: Noise<'a>,
 }
 
 impl Voice<'_> {
     async fn say(&mut self, line: Bytes, ends: &Ends) {
         let Some(said) = &self.said else { return };
-        let Some(message) = message(line.clone()) else { return self.complain(&line) };
+        let Some(message) = message(line.clone()) else { return self.noise.drop_line(&line).await };
         let is_heard = tokio::select! {
             sent = said.send(message) => sent.is_ok(),
             () = ends.unwanted.cancelled() => false,
@@ -168,77 +147,6 @@ impl Voice<'_> {
             None => std::future::pending().await,
         }
     }
-
-    fn complain(&mut self, line: &Bytes) {
-        let Name { route, session } = self.name;
-        if self.noise.take(Instant::now()) {
-            let more = self.noise.account().unwrap_or_default();
-            let line = String::from_utf8_lossy(&line[..line.len().min(NOISE_LEN_MAX)]);
-            tracing::warn!(target: "ringway::child", route, session, %line, dropped_before = more, "a line on stdout that is not JSON is dropped");
-        }
-    }
-}
-
-/// Writes the child's stderr to the log, until it ends.
-async fn log(name: &Name, mut stderr: pipe::Receiver, dead: &CancellationToken) {
-    let mut cut = Cut::new(LOG_LINE_LEN_MAX);
-    let mut diary = Diary { name, allowance: Allowance::new(LOG_LINES_PER_SECOND, Instant::now()) };
-    let mut bytes = vec![0; LOG_LINE_LEN_MAX];
-    let (mut second, mut read_in_it) = (Instant::now(), 0);
-    loop {
-        if second.elapsed() >= Duration::from_secs(1) {
-            (second, read_in_it) = (Instant::now(), 0);
-        } else if read_in_it > LOG_BYTES_PER_SECOND {
-            sleep_until(Some(second + Duration::from_secs(1))).await;
-        }
-        let due = diary.allowance.account_due();
-        let read = tokio::select! {
-            read = stderr.read(&mut bytes) => read,
-            () = sleep_until(due) => {
-                diary.account();
-                continue;
-            }
-            () = dead.cancelled() => break,
-        };
-        match read {
-            Ok(len) if len > 0 => {
-                read_in_it += len;
-                cut.push(&bytes[..len], |line| diary.write(&line));
-            }
-            Ok(_) | Err(_) => break,
-        }
-    }
-    cut.finish(|line| diary.write(&line));
-    diary.account();
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-struct Diary<'a> {
-    name: &'a Name,
-    allowance: Allowance,
-}
-
-impl Diary<'_> {
-    fn write(&mut self, line: &str) {
-        let Name { route, session } = self.name;
-        if self.allowance.take(Instant::now()) {
-            self.account();
-            tracing::info!(target: "ringway::child", route, session, "{line}");
-        }
-    }
-
-    fn account(&mut self) {
-        let Name { route, session } = self.name;
-        if let Some(dropped) = self.allowance.account() {
-            tracing::warn!(target: "ringway::child", route, session, dropped, "a child logs too much: lines were dropped");
-        }
-    }
 }
 
 /// Waits until nothing of the child is left, and says how it ended.
@@ -252,7 +160,10 @@ async fn attend(name: &Name, pid: i32, mut reports: Reports, ends: &Ends) {
             tracing::warn!(target: "ringway::child", route, session, pid, %status, "a child has failed");
         }
         None => {
-            tracing::error!(target: "ringway::child", route, session, pid, "a child's warden was killed, and the child with it");
+            tracing::error!(
+                target: "ringway::child", route, session, pid,
+                "a child's warden was killed, and the child with it"
+            );
         }
     }
     ends.over.cancel();

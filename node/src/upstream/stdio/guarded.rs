@@ -89,13 +89,13 @@ impl Guardian {
         // Ours must not keep the warden's and the child's ends open.
         drop((wardens_control, childs_stdin, childs_stdout, childs_stderr));
         control.set_nonblocking(true)?;
-        let (reports, session) = UnixStream::from_std(control)?.into_split();
+        let (reports, hold) = UnixStream::from_std(control)?.into_split();
         let mut guarded = Guarded {
             pid: 0,
             stdin: pipe::Sender::from_owned_fd(stdin.into())?,
             stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
             stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
-            session,
+            hold,
             reports: Reports(reports),
         };
         let answered = tokio::time::timeout(ANSWER_TIME, guarded.begin(order)).await;
@@ -112,14 +112,14 @@ pub(super) struct Guarded {
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
     /// To drop it tells the warden that the session has ended.
-    pub(super) session: OwnedWriteHalf,
+    pub(super) hold: OwnedWriteHalf,
     pub(super) reports: Reports,
 }
 
 impl Guarded {
     async fn begin(&mut self, order: &[u8]) -> io::Result<()> {
         let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-        if self.session.write_all(order).await.is_err() {
+        if self.hold.write_all(order).await.is_err() {
             return Err(aborted);
         }
         match self.reports.next().await {

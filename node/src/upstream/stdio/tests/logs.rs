@@ -1,7 +1,7 @@
 //! What of a child's stderr comes to the log.
 
 use super::*;
-use crate::upstream::stdio::child::{LOG_LINE_LEN_MAX, LOG_LINES_PER_SECOND};
+use crate::upstream::stdio::log::{LOG_LINE_LEN_MAX, LOG_LINES_PER_SECOND};
 use std::{io::Write, sync::Mutex};
 use tracing::{Level, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::MakeWriter;
