@@ -106,9 +106,9 @@ impl Sessions {
 }
 
 /// Makes the ids of a renewed session's events unlike those of its upstream sessions before, which
-/// may have used the same ones.
+/// may have used the same ones. A bridge's ids name their session already.
 pub(super) fn with_own_ids(live: &Live, answer: Answer) -> Answer {
-    if live.renewals == 0 || !mcp::is_event_stream(answer.headers()) {
+    if live.renewals == 0 || live.is_bridged() || !mcp::is_event_stream(answer.headers()) {
         return answer;
     }
     let prefix = IdPrefix::new(&prefix_of(live));
@@ -119,7 +119,8 @@ pub(super) fn with_own_ids(live: &Live, answer: Answer) -> Answer {
 /// then `false`.
 pub(super) fn upstreams_own_id(live: &Live, headers: &mut HeaderMap) -> bool {
     let Some(id) = headers.get(LAST_EVENT_ID) else { return true };
-    if live.renewals == 0 {
+    // A bridge tells its own ids from others, and resumes a lost call as little as it listens for one.
+    if live.renewals == 0 || live.is_bridged() {
         return true;
     }
     let own = id.as_bytes().strip_prefix(prefix_of(live).as_bytes());

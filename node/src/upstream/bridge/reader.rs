@@ -30,7 +30,7 @@ pub(super) struct Events {
     /// What goes out before the next event is asked for.
     ready: VecDeque<Bytes>,
     breaks: bool,
-    /// Of a call's stream; the server's own is watched at the client's end (`front::watch`).
+    /// Of an answer to a call; what a client listens to is watched at its entry (`front::watch`).
     silence: Option<Pin<Box<Sleep>>>,
 }
 
@@ -51,9 +51,14 @@ impl Events {
         match ready!(seat.poll_next(cx)) {
             Next::Event(Text::Whole(event)) => self.ready.push_back(event),
             Next::Event(Text::Parts { begin, message }) => self.ready.extend([begin, message, EVENT_END]),
-            Next::Broken => {
+            // Which calls a POST made is known at its entry, which says what became of them.
+            Next::Broken if self.silence.is_some() => {
                 (self.seat, self.breaks) = (None, true);
                 self.ready.push_back(NOT_RESUMABLE);
+            }
+            Next::Broken => {
+                self.ready.push_back(seat.broken());
+                self.seat = None;
             }
             Next::End | Next::Nothing => self.seat = None,
         }

@@ -288,6 +288,11 @@ impl Seat {
         });
         if next == Next::Nothing { Poll::Pending } else { Poll::Ready(next) }
     }
+
+    /// What is left to be said on a stream that has broken off.
+    pub(super) fn broken(&self) -> Bytes {
+        self.session.lock().streams.broken(self.stream)
+    }
 }
 
 impl Drop for Seat {

@@ -192,11 +192,6 @@ impl Stream {
         self.phase == Phase::Open
     }
 
-    /// Whether events can be sent on it: more than the response of a call.
-    pub(super) fn carries_events(&self) -> bool {
-        self.is_open() && self.form == Form::Events
-    }
-
     pub(super) fn weight(&self) -> Weight {
         match self.reader {
             Some(_) => Weight { awaited: self.unread_cost, kept: self.cost - self.unread_cost },

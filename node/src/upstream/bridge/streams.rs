@@ -358,19 +358,29 @@ impl Streams {
 
     /// The server is gone. Calls in progress break off, everything else ends.
     pub(super) fn break_off(&mut self) {
+        let in_flight = std::mem::take(&mut self.in_flight);
         for stream in self.streams.values_mut() {
             match stream.no() {
                 OWN => stream.end(),
-                _ if stream.is_open() => stream.break_off(),
+                _ if stream.is_open() => {
+                    stream.calls.retain(|id| in_flight.contains_key(&Id::of(id)));
+                    stream.break_off();
+                }
                 _ => {}
             }
             self.effects.wake.extend(stream.reader());
         }
-        self.in_flight.clear();
         self.tokens.clear();
         self.asked.clear();
         self.cancelled.clear();
         self.carriers.clear();
+    }
+
+    /// What a stream that has broken off ends with where nobody else knows which calls it owes answers.
+    pub(super) fn broken(&self, no: StreamNo) -> Bytes {
+        let message = "The server ended before it answered; the request may have run";
+        let stream = self.streams.get(&no);
+        stream.map(|it| errors(&it.calls, it.last_id(), Reason::UpstreamBroke, message)).unwrap_or_default()
     }
 
     // --- bounds ---
@@ -502,17 +512,22 @@ impl Streams {
 }
 
 impl Forgotten {
-    /// For each call an error in place of its answer. Their id is that of the last event, so that a
-    /// client that asks on from there is told that there is nothing more.
+    /// Their id is that of the last event, so that a client that asks on from there is told that there
+    /// is nothing more.
     fn events(&self) -> Bytes {
-        let data = json!({ "reason": Reason::AnswerLost.word(), "mayHaveRun": true });
-        let event = |id: &RawValue| {
-            let message = "The answer to this request is not kept any more; the request has run";
-            let error = mcp::error_body(&Calls::One(id.to_owned()), NOT_SERVED, message, Some(&data));
-            format!("event: message\nid: {}\ndata: {}\n\n", self.last, String::from_utf8_lossy(&error))
-        };
-        self.calls.iter().map(|id| event(id)).collect::<String>().into()
+        let message = "The answer to this request is not kept any more; the request has run";
+        errors(&self.calls, self.last, Reason::AnswerLost, message)
     }
+}
+
+/// For each call an event with an error in place of its answer.
+fn errors(calls: &[Box<RawValue>], id: EventId, reason: Reason, message: &str) -> Bytes {
+    let data = json!({ "reason": reason.word(), "mayHaveRun": true });
+    let event = |call: &Box<RawValue>| {
+        let error = mcp::error_body(&Calls::One(call.clone()), NOT_SERVED, message, Some(&data));
+        format!("event: message\nid: {id}\ndata: {}\n\n", String::from_utf8_lossy(&error))
+    };
+    calls.iter().map(event).collect::<String>().into()
 }
 
 /// The first of what comes in the order of its times, once its time has come.

@@ -315,17 +315,24 @@ async fn the_end_of_a_server_breaks_what_waits_for_it() {
     own.is_primed().await;
     let mut call = client.calls(json!(1)).await;
     call.is_primed().await;
+    let left = client.calls(json!(3)).await;
+    drop(left);
+    let mut resumed = client.resumes(&client.id("3-0")).await;
     let as_json = client.with(ACCEPT, "application/json");
     let waiting = as_json.posts(r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#);
     let serving = async move {
-        server.reads().await;
-        server.reads().await;
+        for _ in 0..3 {
+            server.reads().await;
+        }
     };
     let broke = tokio::join!(waiting, serving).0.expect_err("no answer");
     assert_eq!(broke, Refusal::perhaps_run(Reason::UpstreamBroke));
     own.ends().await;
     call.next().await.expect("the id taken back").expect("an event");
     assert_eq!(call.next().await, Some(Err(Broke::Upstream)));
+    let error = resumed.data().await;
+    assert_eq!((&error["id"], &error["error"]["data"]["reason"]), (&json!(3), &json!("upstream_broke")));
+    resumed.ends().await;
     assert_eq!(client.gets().await.status(), StatusCode::NOT_FOUND);
     let after = client.posts(r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#).await.expect("an answer");
     assert_eq!(after.status(), StatusCode::NOT_FOUND);
