@@ -9,6 +9,7 @@ mod read;
 mod reattach;
 mod respond;
 mod serve;
+mod upgrade;
 mod watch;
 
 pub(crate) use serve::{Listener, bind};
@@ -19,7 +20,7 @@ use crate::journey::{HOPS, Journey, NoAnswer};
 use crate::leaving::Leaving;
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
 use hyper::{
-    Request, Version,
+    Request, StatusCode, Version,
     body::Incoming,
     header::{self, HeaderValue},
 };
@@ -27,6 +28,7 @@ use proto::core::route::Hop;
 use proto::wire::{Reason, Refusal};
 use read::{Reading, Refused};
 use std::{sync::Arc, time::Instant};
+use tokio_util::task::TaskTracker;
 
 /// Serves clients.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Front {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leaving: Arc<Leaving>,
+    /// The connections that have left HTTP, for a drain to wait for.
+    pub(crate) upgraded: TaskTracker,
 }
 
 impl Front {
@@ -63,7 +67,8 @@ impl Front {
         if let Some(origin) = origin.filter(|_| is_mcp && !is_foreign) {
             origin::let_read(&mut answer, origin);
         }
-        if self.leaving.has_begun() && version <= Version::HTTP_11 {
+        let stays_http = answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if self.leaving.has_begun() && version <= Version::HTTP_11 && stays_http {
             // A connection that is kept would be closed on a request one day. HTTP/2 says so by itself.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -83,7 +88,7 @@ impl Front {
     }
 
     async fn run(&self, reading: Reading) -> (Answer, &'static str) {
-        let Reading { ask, calls, without_session } = reading;
+        let Reading { ask, calls, without_session, client } = reading;
         let answering = async {
             let answer = self.journey.run(&ask, Hop::Entry).await?;
             self.keep(answer, ask, &calls, without_session).await
@@ -95,7 +100,7 @@ impl Front {
             () = self.leaving.cuts() => Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke))),
         };
         match answered {
-            Ok(answer) => (answer, "answered"),
+            Ok(answer) => (self.switch(answer, client), "answered"),
             Err(no_answer) => respond::no_answer(&no_answer, &calls, &self.metrics),
         }
     }

@@ -4,8 +4,9 @@ use super::{
     frames::{Frame, FrameError, Reader, Writer},
     link::{Peers, Slot},
 };
-use crate::answer::Answer;
+use crate::answer::{Answer, BodyStream};
 use crate::ask::Payload;
+use crate::upgraded;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -56,8 +57,11 @@ impl Peers {
         if self.is_suspect(outgoing.to) {
             return Delivered::Unsent;
         }
-        // A GET is a stream that may stay open for hours; what else there is, is answered and done.
-        let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
+        // A GET is a stream that may stay open for hours, and so is an upgraded connection; what else
+        // there is, is answered and done.
+        let is_upgrade = upgraded::is_wished(outgoing.headers);
+        let is_stream = outgoing.method == Method::GET || is_upgrade;
+        let lane = if is_stream { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
             Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
             Ok(Ok(slot)) => {
@@ -85,20 +89,22 @@ impl Peers {
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
+        let mut until_granted = None;
         let sent = match outgoing.body {
+            // What the client says then stays whole until it is wanted: there may be other nodes to ask.
+            _ if is_upgrade => {
+                let sent = writer.message(&forward).await;
+                until_granted = Some(writer);
+                sent
+            }
             Payload::Whole(bytes) => write_whole(writer, &forward, bytes.clone()).await,
             Payload::Passing(_) => {
                 let Some(body) = outgoing.body.take() else { return unrepeatable() };
                 let sent = writer.message(&forward).await;
-                if sent.is_ok() {
+                match sent.is_ok() {
                     // The answer may begin before the request has ended, and end before it too.
-                    let slot = slot.clone();
-                    tokio::spawn(async move {
-                        writer.body(body, None).await;
-                        drop(slot);
-                    });
-                } else {
-                    outgoing.body.give_back(body);
+                    true => carry(writer, body, slot.clone()),
+                    false => outgoing.body.give_back(body),
                 }
                 sent
             }
@@ -116,8 +122,8 @@ impl Peers {
             }
         }
         let mut reader = Reader::new(recv);
-        match reader.frame().await {
-            Ok(frame) => read_answer(&frame, reader, slot).unwrap_or_else(|error| {
+        let delivered = match reader.frame().await {
+            Ok(frame) => read_answer(&frame, reader, slot.clone()).unwrap_or_else(|error| {
                 tracing::warn!(to = %outgoing.to, %error, "an answer that can't be read");
                 broke()
             }),
@@ -125,8 +131,28 @@ impl Peers {
                 tracing::debug!(to = %outgoing.to, %error, "broke before it answered");
                 broke()
             }
+        };
+        if let (Delivered::Answer { answer, .. }, Some(writer)) = (&delivered, until_granted)
+            && answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            let Some(body) = outgoing.body.take() else { return unrepeatable() };
+            carry(writer, body, slot);
         }
+        delivered
     }
+}
+
+/// Sends a body while its answer is read.
+fn carry(writer: Writer, body: BodyStream, slot: Arc<Slot>) {
+    tokio::spawn(async move {
+        let stopped = writer.stopped();
+        tokio::select! {
+            () = writer.body(body, None) => {}
+            // The other end wants no more of it, however long the next of it may be in coming.
+            _ = stopped => {}
+        }
+        drop(slot);
+    });
 }
 
 fn read_answer(frame: &Frame, reader: Reader, slot: Arc<Slot>) -> Result<Delivered, FrameError> {
