@@ -12,8 +12,11 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use std::{
+    convert::Infallible,
+    future::pending,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -59,8 +62,9 @@ struct Torn;
 
 impl Joint {
     /// Writes `to` to the connection while what comes from it is read as a body. Resolves when both are
-    /// over, or the connection is; given up before that, it closes the connection.
-    pub(crate) async fn join<T>(self, io: T, to: BodyStream)
+    /// over, or the connection is; given up before that, it closes the connection. Where `to` has ended,
+    /// the other end has the time of `last_words`, if it is bounded, to end too.
+    pub(crate) async fn join<T>(self, io: T, to: BodyStream, last_words: Option<Duration>)
     where
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -69,15 +73,28 @@ impl Joint {
         if half.try_send(Box::new(read)).is_err() {
             return; // nobody reads it any more
         }
+        let (written, is_written) = oneshot::channel::<Infallible>();
+        let writing = async {
+            let _written = written; // dropped when it is so
+            write_all(write, to).await
+        };
         let reading = async {
-            match over.await {
-                Ok(torn) => Err(torn),
-                Err(_) => Ok(()),
+            tokio::select! {
+                torn = over => torn.map_or(Ok(()), Err),
+                () = passed_since(is_written, last_words) => Err(Torn),
             }
         };
-        if let Err(Torn) = tokio::try_join!(write_all(write, to), reading).map(|((), ())| ()) {
+        if let Err(Torn) = tokio::try_join!(writing, reading).map(|((), ())| ()) {
             tracing::debug!("an upgraded connection broke");
         }
+    }
+}
+
+async fn passed_since(event: oneshot::Receiver<Infallible>, time: Option<Duration>) {
+    let _ = event.await; // never sent, only dropped
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => pending().await,
     }
 }
 
@@ -163,8 +180,8 @@ mod tests {
         let (upstream, owner) = duplex(PIPE_LEN);
         let (from_client, at_entry) = body(Broke::Client);
         let (from_upstream, at_owner) = body(Broke::Upstream);
-        tokio::spawn(at_entry.join(entry, from_upstream));
-        tokio::spawn(at_owner.join(owner, from_client));
+        tokio::spawn(at_entry.join(entry, from_upstream, None));
+        tokio::spawn(at_owner.join(owner, from_client, None));
         (client, upstream)
     }
 
@@ -206,7 +223,7 @@ mod tests {
                 assert!(sent <= 8 * PIPE_LEN, "gathered somewhere");
             }
         };
-        let stalled = tokio::time::timeout(std::time::Duration::from_secs(1), filling).await;
+        let stalled = tokio::time::timeout(Duration::from_secs(1), filling).await;
         assert!(stalled.is_err(), "the connection broke");
     }
 
@@ -223,7 +240,7 @@ mod tests {
         let (mut from, joint) = body(Broke::Client);
         let (mut client, entry) = duplex(PIPE_LEN);
         let (silence, _upstream) = body(Broke::Upstream);
-        let joined = tokio::spawn(joint.join(entry, silence));
+        let joined = tokio::spawn(joint.join(entry, silence, None));
         client.write_all(b"hello").await.unwrap();
         assert_eq!(next(&mut from).await, Some(Ok(Bytes::from_static(b"hello"))));
         joined.abort();
@@ -238,10 +255,24 @@ mod tests {
         let (mut client, entry) = duplex(PIPE_LEN);
         let (broken, upstream) = body(Broke::Upstream);
         drop(upstream);
-        joint.join(entry, broken).await;
+        joint.join(entry, broken, None).await;
         assert_eq!(next(&mut from).await, Some(Err(Broke::Client)));
         drop(from);
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_everything_has_some_time_to_end_too() {
+        let (from, joint) = body(Broke::Client);
+        let (mut client, entry) = duplex(PIPE_LEN);
+        let began = tokio::time::Instant::now();
+        joint.join(entry, whole("good bye"), Some(Duration::from_secs(60))).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(60));
+        drop(from);
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "good bye");
+        client.write_all(b"hello?").await.unwrap_err();
     }
 
     #[tokio::test]
@@ -250,6 +281,6 @@ mod tests {
         let (_client, entry) = duplex(PIPE_LEN);
         drop(from);
         // Were it not for that, this would wait for what comes from the client.
-        joint.join(entry, whole("hello")).await;
+        joint.join(entry, whole("hello"), None).await;
     }
 }

@@ -12,10 +12,15 @@ use hyper::{
     upgrade::{self, OnUpgrade},
 };
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
 
 /// Protocols that carry requests: who spoke one of them to an upstream directly would have got past the
 /// routes. Such a wish is passed over, as RFC 9110 allows, and the request served by what it speaks now.
 const HTTP_AGAIN: [&str; 3] = ["h2c", "http", "tls"];
+
+/// A client whose upstream has ended its direction ends too, or is cut off: what it could still say, hardly
+/// anybody would hear. Linux gives a connection as long that is closed at one end (`tcp_fin_timeout`).
+const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// The wish of a request that is served otherwise if it is not granted.
 pub(super) struct Wish {
@@ -58,7 +63,7 @@ impl Front {
             let turn = leaving.turn();
             let joined = async {
                 match upgrade.await {
-                    Ok(io) => joint.join(TokioIo::new(io), body).await,
+                    Ok(io) => joint.join(TokioIo::new(io), body, Some(LAST_WORDS)).await,
                     Err(error) => tracing::debug!(%error, "a client left before it was upgraded"),
                 }
             };

@@ -21,7 +21,7 @@ pub(super) fn switched<B>(mut answer: Response<B>, said: BodyStream) -> Answer {
     let (coming, joint) = upgraded::body(Broke::Upstream);
     tokio::spawn(async move {
         match upgraded.await {
-            Ok(io) => joint.join(TokioIo::new(io), said).await,
+            Ok(io) => joint.join(TokioIo::new(io), said, None).await,
             Err(error) => tracing::warn!(%error, "an upstream that agreed to an upgrade and broke off"),
         }
     });
