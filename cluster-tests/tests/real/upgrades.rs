@@ -89,11 +89,18 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
     let cluster = cluster(server).await;
     for hops in HOPS {
         let (entry, key) = entry_and_key(&cluster, hops).await;
-        let error = upgrade(&cluster, &entry, "/ws/refused", &key).await.unwrap_err();
-        let Error::Http(answer) = error else { panic!("{error}") };
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(answer.headers()["ringway-hops"], hops);
-        assert_eq!(answer.body().as_deref(), Some(b"not here".as_slice()));
+        let wish = [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("x-job", &key),
+        ];
+        let url = cluster.node(&entry).url("/ws/refused");
+        let answer = http::request("GET", &url, &wish, "").await.unwrap();
+        assert_eq!((answer.status, answer.text()), (400, "not here".to_owned()));
+        assert_eq!(answer.header("ringway-hops"), Some(hops));
+        assert_eq!(answer.header("upgrade"), None);
     }
 }
 
