@@ -188,27 +188,27 @@ mod tests {
     #[tokio::test]
     async fn each_direction_ends_by_itself() {
         let (mut client, mut upstream) = tunnel();
-        client.write_all(b"all that I have to say").await.unwrap();
-        client.shutdown().await.unwrap();
+        client.write_all(b"all that I have to say").await.expect("written");
+        client.shutdown().await.expect("written");
         let mut heard = String::new();
-        upstream.read_to_string(&mut heard).await.unwrap();
+        upstream.read_to_string(&mut heard).await.expect("read");
         assert_eq!(heard, "all that I have to say");
         // The other direction is open still.
-        upstream.write_all(b"thank you").await.unwrap();
-        upstream.shutdown().await.unwrap();
+        upstream.write_all(b"thank you").await.expect("written");
+        upstream.shutdown().await.expect("written");
         heard.clear();
-        client.read_to_string(&mut heard).await.unwrap();
+        client.read_to_string(&mut heard).await.expect("read");
         assert_eq!(heard, "thank you");
     }
 
     #[tokio::test]
     async fn who_is_gone_is_gone_for_both_directions() {
         let (mut client, mut upstream) = tunnel();
-        upstream.write_all(b"good bye").await.unwrap();
+        upstream.write_all(b"good bye").await.expect("written");
         drop(upstream);
-        client.write_all(b"is anybody there?").await.unwrap();
+        client.write_all(b"is anybody there?").await.expect("written");
         let mut heard = String::new();
-        client.read_to_string(&mut heard).await.unwrap();
+        client.read_to_string(&mut heard).await.expect("read");
         assert_eq!(heard, "good bye");
         while client.write_all(b"hello?").await.is_ok() {}
     }
@@ -241,12 +241,12 @@ mod tests {
         let (mut client, entry) = duplex(PIPE_LEN);
         let (silence, _upstream) = body(Broke::Upstream);
         let joined = tokio::spawn(joint.join(entry, silence, None));
-        client.write_all(b"hello").await.unwrap();
+        client.write_all(b"hello").await.expect("written");
         assert_eq!(next(&mut from).await, Some(Ok(Bytes::from_static(b"hello"))));
         joined.abort();
         assert_eq!(next(&mut from).await, Some(Err(Broke::Client)));
         drop(from);
-        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(client.read(&mut [0; 8]).await.expect("an end"), 0);
     }
 
     #[tokio::test]
@@ -258,7 +258,7 @@ mod tests {
         joint.join(entry, broken, None).await;
         assert_eq!(next(&mut from).await, Some(Err(Broke::Client)));
         drop(from);
-        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(client.read(&mut [0; 8]).await.expect("an end"), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_secs(60));
         drop(from);
         let mut heard = String::new();
-        client.read_to_string(&mut heard).await.unwrap();
+        client.read_to_string(&mut heard).await.expect("read");
         assert_eq!(heard, "good bye");
-        client.write_all(b"hello?").await.unwrap_err();
+        client.write_all(b"hello?").await.expect_err("closed");
     }
 
     #[tokio::test]

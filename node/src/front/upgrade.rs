@@ -108,7 +108,7 @@ mod tests {
         for (connection, protocol) in
             [("Upgrade", "websocket"), ("keep-alive, upgrade", "WebSocket"), ("upgrade", "rotate/13, tcp")]
         {
-            assert_eq!(asked(Version::HTTP_11, connection, protocol).unwrap(), protocol);
+            assert_eq!(asked(Version::HTTP_11, connection, protocol).expect("a wish"), protocol);
         }
         for http in ["h2c", "websocket, H2C", "HTTP/2.0", "TLS/1.2, HTTP/1.1"] {
             assert_eq!(asked(Version::HTTP_11, "upgrade", http), None, "{http}");

@@ -75,8 +75,8 @@ impl Peers {
             Err(_) => return Delivered::Unsent,
         };
         let opening = tokio::time::timeout_at(deadline, slot.connection().open_bi());
-        let Ok(Ok((send, recv))) = opening.await else { return Delivered::Unsent };
-        let mut writer = Writer::new(send, StreamCode::ClientGone);
+        let Ok(Ok((stream, recv))) = opening.await else { return Delivered::Unsent };
+        let writer = Writer::new(stream, StreamCode::ClientGone);
         let forward = wire::Forward {
             view: outgoing.view,
             route: outgoing.route,
@@ -89,38 +89,20 @@ impl Peers {
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        let mut until_granted = None;
-        let sent = match outgoing.body {
-            // What the client says then stays whole until it is wanted: there may be other nodes to ask.
-            _ if is_upgrade => {
-                let sent = writer.message(&forward).await;
-                until_granted = Some(writer);
-                sent
-            }
-            Payload::Whole(bytes) => write_whole(writer, &forward, bytes.clone()).await,
-            Payload::Passing(_) => {
-                let Some(body) = outgoing.body.take() else { return unrepeatable() };
-                let sent = writer.message(&forward).await;
-                match sent.is_ok() {
-                    // The answer may begin before the request has ended, and end before it too.
-                    true => carry(writer, body, slot.clone()),
-                    false => outgoing.body.give_back(body),
-                }
-                sent
-            }
-        };
-        match sent {
+        let until_granted = match send(writer, &forward, outgoing.body, is_upgrade, &slot).await {
+            Ok(writer) => writer,
             // The other end wants no more of it: it has answered already.
-            Ok(()) | Err(FrameError::Write(WriteError::Stopped(_))) => {}
-            Err(FrameError::Codec(error)) => {
+            Err(NotSent::Broke(FrameError::Write(WriteError::Stopped(_)))) => None,
+            Err(NotSent::Gone) => return unrepeatable(),
+            Err(NotSent::Broke(FrameError::Codec(error))) => {
                 tracing::warn!(%error, "a request that no frame holds");
                 return Delivered::Refused(Refusal::not_run(Reason::OwnerUnreachable));
             }
-            Err(error) => {
+            Err(NotSent::Broke(error)) => {
                 tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
                 return broke();
             }
-        }
+        };
         let mut reader = Reader::new(recv);
         let delivered = match reader.frame().await {
             Ok(frame) => read_answer(&frame, reader, slot.clone()).unwrap_or_else(|error| {
@@ -140,6 +122,47 @@ impl Peers {
         }
         delivered
     }
+}
+
+/// Why a request is not on its way.
+enum NotSent {
+    /// Its body was sent elsewhere.
+    Gone,
+    Broke(FrameError),
+}
+
+impl From<FrameError> for NotSent {
+    fn from(error: FrameError) -> Self {
+        Self::Broke(error)
+    }
+}
+
+/// Sends a request. One for an upgrade gives its writer back: what the client will say then stays whole
+/// until that is granted, since there may be other nodes to ask.
+async fn send(
+    mut writer: Writer,
+    forward: &wire::Forward<'_>,
+    payload: &Payload,
+    is_upgrade: bool,
+    slot: &Arc<Slot>,
+) -> Result<Option<Writer>, NotSent> {
+    if is_upgrade {
+        writer.message(forward).await?;
+        return Ok(Some(writer));
+    }
+    match payload {
+        Payload::Whole(bytes) => write_whole(writer, forward, bytes.clone()).await?,
+        Payload::Passing(_) => {
+            let body = payload.take().ok_or(NotSent::Gone)?;
+            if let Err(error) = writer.message(forward).await {
+                payload.give_back(body);
+                return Err(error.into());
+            }
+            // The answer may begin before the request has ended, and end before it too.
+            carry(writer, body, slot.clone());
+        }
+    }
+    Ok(None)
 }
 
 /// Sends a body while its answer is read.

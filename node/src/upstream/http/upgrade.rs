@@ -1,8 +1,8 @@
 //! An upstream that agrees to another protocol than HTTP.
 
-use crate::upstream::strip_hop_by_hop;
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::upgraded;
+use crate::upstream::strip_hop_by_hop;
 use hyper::{Response, header, upgrade};
 use hyper_util::rt::TokioIo;
 
