@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a node waits for its seeds before it serves alone: the first node of a cluster has
 /// nobody to wait for, and a session opened alone stays good when the others turn up.
@@ -113,12 +113,14 @@ impl Node {
         );
         let requests = acceptor.requests.clone();
         let acceptor = Arc::new(acceptor);
+        let upgraded = TaskTracker::new();
         let front = Arc::new(Front {
             journey: journey.clone(),
             routes: config.routes,
             allowed_origins: config.allowed_origins,
             metrics: metrics.clone(),
             leaving: leaving.clone(),
+            upgraded: upgraded.clone(),
         });
         let (ask_to_drain, asked_to_drain) = mpsc::channel(1);
         let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
@@ -151,7 +153,8 @@ impl Node {
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
         tasks.spawn(join(cluster, seeds));
         tasks.spawn(keep_house(sessions));
-        let drain = Drain { tenancy, gossip, metrics, leaving, clients, operators, requests, carrying };
+        let drain =
+            Drain { tenancy, gossip, metrics, leaving, clients, operators, upgraded, requests, carrying };
         Ok(Self { me, asked_to_drain, drain, tasks })
     }
 

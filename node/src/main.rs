@@ -19,6 +19,7 @@ mod open_files;
 mod peer;
 mod sessions;
 mod telemetry;
+mod upgraded;
 mod upstream;
 
 use clap::Parser;

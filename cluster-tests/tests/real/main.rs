@@ -23,4 +23,5 @@ mod standing_streams;
 mod stranger;
 mod streams;
 mod takeover;
+mod upgrades;
 mod upstreams;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use cluster_tests::real::cluster::Plan;
+use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::http;
 use cluster_tests::real::upstream::Upstream;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -56,6 +56,40 @@ async fn a_key_has_the_same_owner_whichever_node_is_asked() {
         owners.insert(expected);
     }
     assert_eq!(owners.len(), 3, "twenty keys fall to all three nodes");
+}
+
+#[tokio::test]
+async fn a_node_that_joins_takes_its_part_of_the_keys_and_no_key_moves_between_the_others() {
+    let server = Upstream::demo().await.unwrap();
+    let config = format!(
+        "[[route]]\npath = \"/jobs\"\naffinity = {{ header = \"X-Job-Id\" }}\nupstream = [\"http://{}\"]\n",
+        server.address().unwrap()
+    );
+    let mut cluster = Plan::nodes(3).config(config).start().await.unwrap();
+    let keys: Vec<_> = (0..200).map(|key| format!("key-{key}")).collect();
+    let before = owners(&cluster, &keys).await;
+    cluster.join("d").await.unwrap();
+    let after = owners(&cluster, &keys).await;
+    let moved = || keys.iter().zip(before.iter().zip(&after)).filter(|(_, (before, after))| before != after);
+    for (key, (before, after)) in moved() {
+        assert_eq!(after, "d", "{key} moved from {before}");
+    }
+    // A fourth of them, give or take half as many: a node has 128 points, and the sample is small.
+    let count = moved().count();
+    assert!((25..=75).contains(&count), "{count} of 200 keys moved");
+    let (key, _) = moved().next().unwrap();
+    let url = cluster.node("a").url("/jobs");
+    assert_eq!(asked(&url, &[("x-job-id", key.as_str())]).await, ("d".to_owned(), "1".to_owned()));
+}
+
+/// Who owns each of these keys.
+async fn owners(cluster: &Cluster, keys: &[String]) -> Vec<String> {
+    let mut owners = Vec::new();
+    for key in keys {
+        let found = cluster.admin_json("a", &format!("/v1/ring/lookup?key={key}")).await.unwrap();
+        owners.push(found["owner"].as_str().unwrap().to_owned());
+    }
+    owners
 }
 
 #[tokio::test]

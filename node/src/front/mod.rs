@@ -11,6 +11,7 @@ mod read;
 mod reattach;
 mod respond;
 mod serve;
+mod upgrade;
 mod watch;
 
 pub(crate) use serve::{Listener, bind};
@@ -21,7 +22,7 @@ use crate::journey::{HOPS, Journey, NoAnswer};
 use crate::leaving::Leaving;
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
 use hyper::{
-    Request, Version,
+    Request, StatusCode, Version,
     body::Incoming,
     header::{self, HeaderValue},
 };
@@ -29,6 +30,7 @@ use proto::core::route::Hop;
 use proto::wire::{Reason, Refusal};
 use read::{Reading, Refused};
 use std::{sync::Arc, time::Instant};
+use tokio_util::task::TaskTracker;
 
 /// Serves clients.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(crate) struct Front {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leaving: Arc<Leaving>,
+    /// The connections that have left HTTP, for a drain to wait for.
+    pub(crate) upgraded: TaskTracker,
 }
 
 impl Front {
@@ -65,7 +69,8 @@ impl Front {
         if let Some(origin) = origin.filter(|_| is_mcp && !is_foreign) {
             origin::let_read(&mut answer, origin);
         }
-        if self.leaving.has_begun() && version <= Version::HTTP_11 {
+        let stays_http = answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if self.leaving.has_begun() && version <= Version::HTTP_11 && stays_http {
             // A connection that is kept would be closed on a request one day. HTTP/2 says so by itself.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -89,7 +94,7 @@ impl Front {
         if endpoint == Endpoint::Messages {
             return self.post(reading).await;
         }
-        let Reading { ask, calls, without_session } = reading;
+        let Reading { ask, calls, without_session, client } = reading;
         let answering = async {
             if endpoint == Endpoint::Sse {
                 return self.listen(ask).await;
@@ -104,7 +109,7 @@ impl Front {
             () = self.leaving.cuts() => Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke))),
         };
         match answered {
-            Ok(answer) => (answer, "answered"),
+            Ok(answer) => (self.switch(answer, client), "answered"),
             Err(no_answer) => respond::no_answer(&no_answer, &calls, &self.metrics),
         }
     }

@@ -1,10 +1,14 @@
 //! From a client's HTTP request to an ask.
 
-use super::{Front, origin};
+use super::{
+    Front, origin,
+    upgrade::{Client, Wish},
+};
 use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
 use crate::config::{Affinity, Endpoint, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
+use crate::upgraded;
 use crate::upstream::strip_hop_by_hop;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -30,6 +34,8 @@ pub(super) struct Reading {
     /// Who waits for an answer.
     pub(super) calls: Calls,
     pub(super) without_session: WithoutSession,
+    /// Whoever wants another protocol than HTTP.
+    pub(super) client: Option<Client>,
 }
 
 /// How to understand an upstream's refusal of a request that names no session.
@@ -78,7 +84,7 @@ impl Front {
     pub(super) async fn read(
         &self,
         route: &Arc<Route>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
         let is_mcp = route.affinity == Affinity::Session;
         let endpoint = route.endpoint(request.uri().path());
@@ -91,6 +97,7 @@ impl Front {
                 None => Refused::Method(methods),
             });
         }
+        let wish = if is_mcp { None } else { Wish::of(&mut request) };
         let (head, body) = request.into_parts();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let mut headers = head.headers;
@@ -104,15 +111,20 @@ impl Front {
         }
         if !is_mcp {
             let errand = ask::keyed_errand(&route.affinity, &target, &headers);
-            let body = match body.is_end_stream() {
-                true => Payload::Whole(Bytes::new()),
-                false => Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()),
+            let (body, client) = match wish {
+                Some((Wish { protocol, client }, coming)) => {
+                    upgraded::put(&mut headers, protocol);
+                    (Payload::passing(coming), Some(client))
+                }
+                None if body.is_end_stream() => (Payload::Whole(Bytes::new()), None),
+                None => (Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()), None),
             };
             let (uid, nature) = (self.journey.cluster.next_uid(), Nature::Unsafe);
             let (method, route) = (head.method, route.clone());
             let ask =
                 Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
-            return Ok(Reading { ask, calls: Calls::None, without_session: WithoutSession::Fine });
+            let (calls, without_session) = (Calls::None, WithoutSession::Fine);
+            return Ok(Reading { ask, calls, without_session, client });
         }
         let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
         let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
@@ -129,7 +141,7 @@ impl Front {
         let (method, body) = (head.method, Payload::Whole(body));
         let (uid, route) = (self.journey.cluster.next_uid(), route.clone());
         let ask = Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
-        Ok(Reading { ask, calls, without_session })
+        Ok(Reading { ask, calls, without_session, client: None })
     }
 
     fn errand(

@@ -95,7 +95,8 @@ impl Listener {
                 let answering = answer(request);
                 async move { Ok::<_, Infallible>(answering.await) }
             });
-            let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection =
+                server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
             let watched = connections.watch(connection);
             tokio::spawn(async move {
                 tokio::select! {

@@ -12,9 +12,10 @@ use crate::ask::{self, Ask, Errand, Payload, Sent};
 use crate::config::{Affinity, CLUSTER, Route};
 use crate::journey::{Journey, NoAnswer};
 use crate::mcp;
+use crate::upgraded;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use proto::core::route::Hop;
 use proto::id::Tag;
 use proto::wire::{
@@ -195,6 +196,7 @@ impl Acceptor {
         };
         let cluster = &self.journey.cluster;
         let headers = headers(&forward.headers);
+        let is_upgrade = upgraded::is_wished(&headers);
         let errand = match forward.errand {
             wire::Errand::Open => Errand::Open,
             wire::Errand::Session => match ask::session(route, &headers, cluster.seal()) {
@@ -214,6 +216,12 @@ impl Acceptor {
             headers,
             body: match route.affinity {
                 Affinity::Session => Payload::Whole(reader.rest(route.body_len_max).await?),
+                // It begins once the upgrade is granted.
+                Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_)
+                    if is_upgrade =>
+                {
+                    Payload::passing(reader.into_body(None))
+                }
                 Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
                     reader.into_payload().await?
                 }
@@ -328,10 +336,11 @@ impl Acceptor {
     }
 
     async fn write_answer(&self, answer: Answer, ask: &Ask, mut writer: Writer) {
-        // A stream of the server's own would never end by itself.
-        let endless = ask.method == Method::GET
+        // A stream of the server's own would never end by itself, nor would an upgraded connection.
+        let is_own = ask.method == Method::GET
             && ask.route.affinity == Affinity::Session
             && mcp::is_event_stream(answer.headers());
+        let endless = is_own || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (head, body) = answer.into_parts();
         let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
         if writer.chunk(frame).await.is_err() {

@@ -4,8 +4,9 @@ use super::{
     frames::{Frame, FrameError, Reader, Writer},
     link::{Peers, Slot},
 };
-use crate::answer::Answer;
+use crate::answer::{Answer, BodyStream};
 use crate::ask::Payload;
+use crate::upgraded;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -56,8 +57,11 @@ impl Peers {
         if self.is_suspect(outgoing.to) {
             return Delivered::Unsent;
         }
-        // A GET is a stream that may stay open for hours; what else there is, is answered and done.
-        let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
+        // A GET is a stream that may stay open for hours, and so is an upgraded connection; what else
+        // there is, is answered and done.
+        let is_upgrade = upgraded::is_wished(outgoing.headers);
+        let is_stream = outgoing.method == Method::GET || is_upgrade;
+        let lane = if is_stream { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
             Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
             Ok(Ok(slot)) => {
@@ -71,8 +75,8 @@ impl Peers {
             Err(_) => return Delivered::Unsent,
         };
         let opening = tokio::time::timeout_at(deadline, slot.connection().open_bi());
-        let Ok(Ok((send, recv))) = opening.await else { return Delivered::Unsent };
-        let mut writer = Writer::new(send, StreamCode::ClientGone);
+        let Ok(Ok((stream, recv))) = opening.await else { return Delivered::Unsent };
+        let writer = Writer::new(stream, StreamCode::ClientGone);
         let forward = wire::Forward {
             view: outgoing.view,
             route: outgoing.route,
@@ -85,39 +89,23 @@ impl Peers {
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        let sent = match outgoing.body {
-            Payload::Whole(bytes) => write_whole(writer, &forward, bytes.clone()).await,
-            Payload::Passing(_) => {
-                let Some(body) = outgoing.body.take() else { return unrepeatable() };
-                let sent = writer.message(&forward).await;
-                if sent.is_ok() {
-                    // The answer may begin before the request has ended, and end before it too.
-                    let slot = slot.clone();
-                    tokio::spawn(async move {
-                        writer.body(body, None).await;
-                        drop(slot);
-                    });
-                } else {
-                    outgoing.body.give_back(body);
-                }
-                sent
-            }
-        };
-        match sent {
+        let until_granted = match send(writer, &forward, outgoing.body, is_upgrade, &slot).await {
+            Ok(writer) => writer,
             // The other end wants no more of it: it has answered already.
-            Ok(()) | Err(FrameError::Write(WriteError::Stopped(_))) => {}
-            Err(FrameError::Codec(error)) => {
+            Err(NotSent::Broke(FrameError::Write(WriteError::Stopped(_)))) => None,
+            Err(NotSent::Gone) => return unrepeatable(),
+            Err(NotSent::Broke(FrameError::Codec(error))) => {
                 tracing::warn!(%error, "a request that no frame holds");
                 return Delivered::Refused(Refusal::not_run(Reason::OwnerUnreachable));
             }
-            Err(error) => {
+            Err(NotSent::Broke(error)) => {
                 tracing::debug!(to = %outgoing.to, %error, "broke while the request was sent");
                 return broke();
             }
-        }
+        };
         let mut reader = Reader::new(recv);
-        match reader.frame().await {
-            Ok(frame) => read_answer(&frame, reader, slot).unwrap_or_else(|error| {
+        let delivered = match reader.frame().await {
+            Ok(frame) => read_answer(&frame, reader, slot.clone()).unwrap_or_else(|error| {
                 tracing::warn!(to = %outgoing.to, %error, "an answer that can't be read");
                 broke()
             }),
@@ -125,8 +113,69 @@ impl Peers {
                 tracing::debug!(to = %outgoing.to, %error, "broke before it answered");
                 broke()
             }
+        };
+        if let (Delivered::Answer { answer, .. }, Some(writer)) = (&delivered, until_granted)
+            && answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            let Some(body) = outgoing.body.take() else { return unrepeatable() };
+            carry(writer, body, slot);
+        }
+        delivered
+    }
+}
+
+/// Why a request is not on its way.
+enum NotSent {
+    /// Its body was sent elsewhere.
+    Gone,
+    Broke(FrameError),
+}
+
+impl From<FrameError> for NotSent {
+    fn from(error: FrameError) -> Self {
+        Self::Broke(error)
+    }
+}
+
+/// Sends a request. One for an upgrade gives its writer back: what the client will say then stays whole
+/// until that is granted, since there may be other nodes to ask.
+async fn send(
+    mut writer: Writer,
+    forward: &wire::Forward<'_>,
+    payload: &Payload,
+    is_upgrade: bool,
+    slot: &Arc<Slot>,
+) -> Result<Option<Writer>, NotSent> {
+    if is_upgrade {
+        writer.message(forward).await?;
+        return Ok(Some(writer));
+    }
+    match payload {
+        Payload::Whole(bytes) => write_whole(writer, forward, bytes.clone()).await?,
+        Payload::Passing(_) => {
+            let body = payload.take().ok_or(NotSent::Gone)?;
+            if let Err(error) = writer.message(forward).await {
+                payload.give_back(body);
+                return Err(error.into());
+            }
+            // The answer may begin before the request has ended, and end before it too.
+            carry(writer, body, slot.clone());
         }
     }
+    Ok(None)
+}
+
+/// Sends a body while its answer is read.
+fn carry(writer: Writer, body: BodyStream, slot: Arc<Slot>) {
+    tokio::spawn(async move {
+        let stopped = writer.stopped();
+        tokio::select! {
+            () = writer.body(body, None) => {}
+            // The other end wants no more of it, however long the next of it may be in coming.
+            _ = stopped => {}
+        }
+        drop(slot);
+    });
 }
 
 fn read_answer(frame: &Frame, reader: Reader, slot: Arc<Slot>) -> Result<Delivered, FrameError> {

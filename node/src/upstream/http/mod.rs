@@ -1,14 +1,17 @@
 //! Upstreams over HTTP/1.1: the connections to them, and one exchange on such a connection.
 
 mod pool;
+mod upgrade;
 
 use super::{Request, strip_hop_by_hop};
-use crate::answer::{Answer, Broke};
+use crate::answer::{Answer, Broke, whole};
 use crate::ask::Payload;
 use crate::config::UpstreamUrl;
+use crate::upgraded;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, Method,
+    HeaderMap, Method, StatusCode,
     body::Body,
     header::{self, HeaderValue},
 };
@@ -46,8 +49,11 @@ impl Http {
         headers.insert(header::HOST, url.host().clone());
         let pool = self.pools.get(url.address()).ok_or(Refusal::not_run(Reason::UpstreamUnreachable))?;
         let uri = target.parse().map_err(|_| Refusal::not_run(Reason::UpstreamInvalid))?;
+        let wishes = upgraded::is_wished(&headers);
+        // What follows an upgrade is not the body of this request.
+        let body = if wishes { Some(whole(Bytes::new())) } else { payload.take() };
         // A body that was sent elsewhere already can't be sent again; that it may have run was said then.
-        let body = payload.take().ok_or(Refusal::perhaps_run(Reason::UpstreamUnreachable))?;
+        let body = body.ok_or(Refusal::perhaps_run(Reason::UpstreamUnreachable))?;
         match body.size_hint().exact() {
             // hyper writes no length for an empty body, and some servers insist on one (411).
             Some(0) if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) => {
@@ -62,7 +68,9 @@ impl Http {
         *request.headers_mut() = headers;
         let mut answer = pool.send(request).await.map_err(|failure| match failure {
             pool::Failure::Unreachable(error, unsent) => {
-                payload.give_back(unsent.into_body());
+                if !wishes {
+                    payload.give_back(unsent.into_body());
+                }
                 tracing::warn!(upstream = %url, %error, "upstream unreachable");
                 Refusal::not_run(Reason::UpstreamUnreachable)
             }
@@ -71,6 +79,12 @@ impl Http {
                 Refusal::perhaps_run(Reason::UpstreamBroke)
             }
         })?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // To nobody's wish, or to one that was granted before, it is no answer.
+            let said = if wishes { payload.take() } else { None };
+            let said = said.ok_or(Refusal::perhaps_run(Reason::UpstreamBroke))?;
+            return Ok(upgrade::switched(answer, said));
+        }
         strip_hop_by_hop(answer.headers_mut());
         Ok(answer.map(|body: Pooled| body.map_err(|_| Broke::Upstream).boxed_unsync()))
     }

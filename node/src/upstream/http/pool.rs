@@ -3,7 +3,7 @@
 use crate::answer::BodyStream;
 use bytes::Bytes;
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{self, SendRequest},
 };
@@ -82,8 +82,9 @@ impl Pool {
     ) -> Result<Response<Pooled>, (hyper::Error, Option<Box<Request<BodyStream>>>)> {
         match sender.try_send_request(request).await {
             Ok(answer) => {
-                let pool = self.clone();
-                Ok(answer.map(|body| Pooled { body, back: Some((sender, pool)) }))
+                let stays_http = answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+                let back = stays_http.then(|| (sender, self.clone()));
+                Ok(answer.map(|body| Pooled { body, back }))
             }
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
@@ -116,7 +117,7 @@ impl Pool {
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Its errors reach whoever waits on the connection; there is nobody else to tell.
-        tokio::spawn(async move { connection.await.unwrap_or_default() });
+        tokio::spawn(async move { connection.with_upgrades().await.unwrap_or_default() });
         Ok(sender)
     }
 }
