@@ -286,7 +286,6 @@ async fn keep_tenure(
                 Ok(note) => tenancy.carry_out(tenancy.cluster.hear(&note)),
                 Err(error) => tracing::debug!(%from, %error, "a note that can't be read"),
             },
-            else => anyhow::bail!("the peer endpoint is closed"),
         }
     }
 }
