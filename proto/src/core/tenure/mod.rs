@@ -454,8 +454,7 @@ impl Tenure {
     }
 }
 
-/// The incarnation that follows in the same process. A restarted one is far above: it counts
-/// milliseconds.
+/// Who goes on in the same process.
 fn next_of(node: NodeRef) -> NodeRef {
-    NodeRef { tag: node.tag, inc: Incarnation(node.inc.0 + 1) }
+    NodeRef { tag: node.tag, inc: node.inc.reborn() }
 }
