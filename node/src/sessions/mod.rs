@@ -464,7 +464,7 @@ impl Sessions {
 
     /// Gives away what nothing calls at the moment; says what is left to be given or taken.
     pub(crate) fn give_idle(&self, succession: &Succession) -> Left {
-        let left = self.table.give_idle(self.cluster.me(), succession);
+        let left = self.table.give_idle(succession);
         self.publish_count();
         left
     }

@@ -483,9 +483,9 @@ mod tests {
         let (table, call) = table(Duration::MAX);
         table.custody(|custody, now| custody.entrust(vec![node(2)], now));
         let stream = table.take_up(nonce(1), true).expect("it is there");
-        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 1, all: 1 });
+        assert_eq!(table.give_idle(&Succession::default()), Left { busy: 1, all: 1 });
         drop(call);
-        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 0, all: 1 });
+        assert_eq!(table.give_idle(&Succession::default()), Left { busy: 0, all: 1 });
         assert_eq!(table.holding(nonce(1)), Holding::Given(node(2)));
         assert_eq!(table.state(nonce(1)), SessionState::Moved { to: node(2) });
         let moved = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

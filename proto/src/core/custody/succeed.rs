@@ -18,10 +18,12 @@ impl Custody {
             .values()
             .filter_map(|(record, _)| {
                 // A copy of what this node gave away, or that is further down the line, is no reason
-                // to take it back.
+                // to take it back. Of an owner in between others may have a later one, or know that it
+                // has ended: they are asked when somebody asks for it.
                 let is_given = self.given.contains_key(&record.nonce);
-                let owner = owner(record).filter(|owner| owner.node == me && owner.epoch >= record.epoch)?;
-                (!is_given).then(|| record.owned_in(owner.epoch))
+                let Owner { node, epoch } = owner(record);
+                let is_next = (record.epoch..=record.epoch + 1).contains(&epoch);
+                (node == me && is_next && !is_given).then(|| record.owned_in(epoch))
             })
             .collect();
         let taken = inherited.into_iter().map(|record| self.adopt(record, now));
@@ -86,10 +88,10 @@ impl Custody {
         }
         let (home, at) = (record.birth.home, Position::of_session(record.nonce));
         // What was given to this node is its own by the verdicts only once the giver is over.
-        succession.owner(home, at).filter(|owner| owner.node == self.me)?;
+        let is_mine = succession.owner(home, at).node == self.me;
         let next = succession.owner_after(home, at, Some((self.me, &*self.heirs)));
         // It gives to nobody but its own heirs, which no verdict can pass over.
-        next.filter(|next| self.heirs.nodes().contains(&next.node))
+        (is_mine && self.heirs.nodes().contains(&next.node)).then_some(next)
     }
 
     /// The taker has it.
@@ -145,9 +147,10 @@ impl Custody {
         }
         for (nonce, record) in owned {
             let owner = succession.owner(record.birth.home, Position::of_session(nonce));
-            match owner.filter(|owner| heir && owner.node == me) {
-                Some(owner) => drop(self.adopt(record.owned_in(owner.epoch), now)),
-                None => self.keep_older(nonce, record, now),
+            if heir && owner.node == me {
+                self.adopt(record.owned_in(owner.epoch), now);
+            } else {
+                self.keep_older(nonce, record, now);
             }
         }
     }

@@ -100,7 +100,7 @@ fn no_epoch_is_used_twice_where_a_gift_is_forgotten() {
     last.keep(node(3), &copy(&taker), 0);
     // Who decides alone what becomes of both knows of no gift.
     let succession = over(&[(1, &[3]), (2, &[3])]);
-    assert_eq!(succession.owner(node(1), Position::of_session(NONCE)).map(|owner| owner.epoch), Some(2));
+    assert_eq!(succession.owner(node(1), Position::of_session(NONCE)).epoch, 2);
     let inherited = last.inherit(&succession, 1);
     assert_eq!(inherited.iter().map(|record| record.epoch).collect::<Vec<_>>(), [3]);
     // Its own heirs come after it all the same.
