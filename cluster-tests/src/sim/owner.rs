@@ -8,6 +8,7 @@ use super::world::{World, short};
 use proto::core::custody::{Holding, Parcel};
 use proto::core::placement;
 use proto::core::revival::Found;
+use proto::core::ring::Position;
 use proto::core::route::{Hop, Route};
 use proto::core::tenure::{Ms, Rule};
 use proto::core::view::Phase;
@@ -39,10 +40,10 @@ impl World {
         match (route, &ask) {
             (Route::Open, Ask::Open(kind)) => self.open(pid, asker, *kind),
             (Route::Here, Ask::Session { nonce, op, .. }) => self.serve(pid, asker, *nonce, *op, &ask),
-            (Route::Revive { .. }, Ask::Session { nonce, .. }) => self.revive(pid, asker, *nonce, ask),
+            (Route::Revive, Ask::Session { nonce, .. }) => self.revive(pid, asker, *nonce, ask),
             (Route::NotHere(not_here), _) => self.answer(pid, asker, Outcome::NotHere(not_here)),
             (Route::Refuse(refusal), _) => self.answer(pid, asker, Outcome::Refused(refusal)),
-            (Route::Here | Route::Open | Route::Revive { .. } | Route::There(_) | Route::Wait(_), _) => {
+            (Route::Here | Route::Open | Route::Revive | Route::There(_) | Route::Wait(_), _) => {
                 self.violated("I9", format!("{route:?} is no answer to a forwarded request"));
             }
         }
@@ -260,7 +261,7 @@ impl World {
         let Some(reviving) = self.process(pid).and_then(|it| it.reviving.remove(&nonce)) else { return };
         let Some((_, ask)) = reviving.askers.first().cloned() else { return };
         let route = self.decide(pid, &ask, Hop::Forwarded { same_view: false }, &[], None);
-        let (Route::Revive { epoch }, Ask::Session { birth, kind, .. }) = (route, &ask) else {
+        let (Route::Revive, Ask::Session { birth, kind, .. }) = (route, &ask) else {
             return self.ask_anew(pid, reviving.askers);
         };
         let has_met_seeds = self.has_met_seeds(pid.host);
@@ -268,6 +269,7 @@ impl World {
         // Who has been away, or sees the members change, does not know whom to ask.
         let stood = now.saturating_sub(process.view_changed.max(process.reborn));
         let settled = has_met_seeds && stood >= SURE_AFTER;
+        let epoch = process.tenure.succession().owner(birth.home, Position::of_session(nonce)).epoch;
         let mut heard = reviving.heard.clone();
         // A copy may have come after the verdict that made this node the owner.
         heard.hear(process.custody.recall(nonce));

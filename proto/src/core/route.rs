@@ -66,7 +66,7 @@ pub enum Route {
     /// This node, by opening a session at its upstream.
     Open,
     /// This node, as the new owner of a session that it has nothing of yet.
-    Revive { epoch: u32 },
+    Revive,
     /// That node.
     There(NodeRef),
     /// Nobody yet: ask again when the world has changed, or after a pause. It is this node that is
@@ -113,7 +113,7 @@ fn session(birth: &Birth, nonce: Nonce, situation: &Situation<'_>) -> Route {
         return match situation.on_loss {
             _ if owner.epoch == 1 => Route::Refuse(Refusal::Gone(GoneWhy::Unknown)),
             OnLoss::Expire => Route::Refuse(Refusal::Gone(GoneWhy::LostOwner)),
-            OnLoss::Reinitialize => if_leased(Route::Revive { epoch: owner.epoch }, situation),
+            OnLoss::Reinitialize => if_leased(Route::Revive, situation),
         };
     }
     let given = match situation.holding {

@@ -115,6 +115,11 @@ impl Custody {
         }
     }
 
+    /// Who this node is, by the last that custody was told.
+    pub fn me(&self) -> NodeRef {
+        self.me
+    }
+
     pub fn holding(&self, nonce: Nonce) -> Holding {
         if self.owned.contains_key(&nonce) {
             return Holding::Live;

@@ -191,7 +191,7 @@ fn what_must_hold_in_every_small_world() {
                 Route::Refuse(Refusal::Undelivered { may_have_run, .. }) => {
                     assert!(!may_have_run, "nothing was sent yet: {}", context());
                 }
-                Route::Open | Route::Revive { .. } => {
+                Route::Open | Route::Revive => {
                     assert!(world.leased, "nothing begins without a lease: {}", context());
                 }
                 Route::Here | Route::Wait(_) | Route::NotHere(_) | Route::Refuse(Refusal::Gone(_)) => {}
@@ -206,7 +206,7 @@ fn a_session_is_served_only_by_who_holds_it_or_inherits_it_and_only_with_a_lease
     in_every_world(|world| {
         for birth in births() {
             let (decided, owner) = (world.session(&birth), world.owner(&birth));
-            let serves = matches!(decided, Route::Here | Route::Revive { .. });
+            let serves = matches!(decided, Route::Here | Route::Revive);
             if serves {
                 assert!(world.leased, "{decided:?}");
                 let inherits = owner.node == node("a", 2) && owner.epoch > 1;
@@ -288,7 +288,7 @@ fn two_nodes_with_one_view_agree_on_every_key() {
                 Route::Here => me,
                 Route::There(node) => node,
                 other @ (Route::Open
-                | Route::Revive { .. }
+                | Route::Revive
                 | Route::Wait(_)
                 | Route::NotHere(_)
                 | Route::Refuse(_)) => panic!("{other:?}"),
