@@ -9,6 +9,7 @@ use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
 use crate::leaving::Leaving;
+use crate::meeting::meet_seeds;
 use crate::open_files;
 use crate::peer::{Acceptor, Bound, ControlInbox, Greeting, Lifelines, Peers, Sign, accept_lifelines};
 use crate::sessions::Sessions;
@@ -87,7 +88,7 @@ impl Node {
         let own_peer = me.peer.to_string();
         let seeds: Vec<_> = config.seeds.iter().filter(|seed| **seed != own_peer).cloned().collect();
         let seal = SealKeys::new(&config.secrets, CLUSTER);
-        let cluster = Arc::new(Cluster::new(&me, seal, seeds.is_empty()));
+        let cluster = Arc::new(Cluster::new(&me, seal));
         let peers = Peers::new(sockets.bound.clone());
         let sessions =
             Arc::new(Sessions::new(cluster.clone(), peers.clone(), metrics.clone(), &config.routes));
@@ -151,6 +152,7 @@ impl Node {
         tasks.spawn(sessions.clone().send_copies(peers.clone()));
         tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics.clone()));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
+        tasks.spawn(meet_seeds(cluster.clone(), peers, seeds.clone()));
         tasks.spawn(join(cluster, seeds));
         tasks.spawn(keep_house(sessions));
         let drain =
@@ -202,18 +204,18 @@ async fn identify(config: &Config, sockets: &Sockets) -> Member {
     let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let greeting = |inc| Greeting {
         name: config.name.clone(),
-        node: NodeRef { tag, inc: Incarnation(inc) },
+        node: NodeRef { tag, inc },
         advertise: sockets.advertise,
     };
     let mut asking = JoinSet::new();
     for seed in gossip::resolve(&config.seeds).await.into_iter().filter(|seed| *seed != sockets.advertise) {
-        let (bound, greeting) = (sockets.bound.clone(), greeting(now_ms));
+        let (bound, greeting) = (sockets.bound.clone(), greeting(Incarnation(now_ms)));
         asking.spawn(tokio::time::timeout(ASK_TIME, async move {
             bound.known_incarnation(seed, &greeting).await
         }));
     }
     let known = asking.join_all().await.into_iter().filter_map(|answer| answer.ok().flatten()).max();
-    let greeting = greeting(now_ms.max(known.map_or(0, |known| known + 1)));
+    let greeting = greeting(Incarnation::at_start(now_ms, known.map(Incarnation)));
     let node = greeting.node;
     sockets.bound.greet_as(greeting);
     Member {
@@ -289,7 +291,6 @@ async fn keep_tenure(
                 Ok(note) => tenancy.carry_out(tenancy.cluster.hear(&note)),
                 Err(error) => tracing::debug!(%from, %error, "a note that can't be read"),
             },
-            else => anyhow::bail!("the peer endpoint is closed"),
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Cluster {
     serves_until: AtomicU64,
     phase: watch::Sender<Phase>,
     world: watch::Sender<Arc<World>>,
-    /// Another node has been seen, or there is none to be seen: what is absent is known to be.
+    /// Everybody whom this node was told to look for is known: what is absent is known to be.
     met: AtomicBool,
     /// Sessions that this node owns.
     sessions: AtomicU32,
@@ -89,8 +89,7 @@ impl World {
 }
 
 impl Cluster {
-    /// `alone` says that no seed is configured.
-    pub(crate) fn new(me: &Member, seal: SealKeys, alone: bool) -> Self {
+    pub(crate) fn new(me: &Member, seal: SealKeys) -> Self {
         let world = World::new(View::new(vec![me.clone()]), Succession::default(), Instant::now());
         Self {
             name: me.name.clone(),
@@ -102,7 +101,7 @@ impl Cluster {
             serves_until: AtomicU64::new(0),
             phase: watch::Sender::new(me.phase),
             world: watch::Sender::new(Arc::new(world)),
-            met: AtomicBool::new(alone),
+            met: AtomicBool::new(false),
             sessions: AtomicU32::new(0),
             uids: AtomicU64::new(0),
         }
@@ -173,17 +172,21 @@ impl Cluster {
         self.world.subscribe()
     }
 
+    /// Whether whoever is not in the view is not there: it has stood still, all seeds are met, and who
+    /// this node has become since is in it.
     pub(crate) fn settled(&self) -> bool {
-        self.met.load(Ordering::Relaxed)
-            && self.phase() != Phase::Joining
-            && self.world.borrow().since.elapsed() >= SETTLED_AFTER
+        let stands =
+            |world: &World| world.since.elapsed() >= SETTLED_AFTER && world.view.get(self.me()).is_some();
+        self.met.load(Ordering::Relaxed) && self.phase() != Phase::Joining && stands(&self.world.borrow())
+    }
+
+    /// Whether all seeds are met now.
+    pub(crate) fn note_seeds(&self, met: bool) {
+        self.met.store(met, Ordering::Relaxed);
     }
 
     /// What gossip knows now, as members with their session counts.
     pub(crate) fn observe(&self, members: Vec<(Member, u32)>) {
-        if members.iter().any(|(member, _)| member.node.tag != self.tag && member.phase != Phase::Dead) {
-            self.met.store(true, Ordering::Relaxed);
-        }
         let (members, loads): (Vec<_>, Vec<_>) = members
             .into_iter()
             .map(|(member, sessions)| {
@@ -248,6 +251,11 @@ impl Cluster {
     /// Whether that node has missed beats: it may be gone, and what it is sent with it.
     pub(crate) fn is_quiet(&self, node: NodeRef) -> bool {
         self.tenure().is_quiet(node, clock::now())
+    }
+
+    /// Whether that process is gone for certain.
+    pub(crate) fn is_gone(&self, node: NodeRef) -> bool {
+        self.tenure().is_gone(node)
     }
 
     /// The nodes whose end would matter.

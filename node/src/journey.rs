@@ -76,7 +76,7 @@ impl Journey {
             let (node, answered) = match self.decide(ask, hop, &round) {
                 Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
                 Route::Open => (self.cluster.me(), self.stamped(self.sessions.welcome(ask).await)),
-                Route::Revive { epoch } => match self.revive(ask, epoch).await {
+                Route::Revive => match self.revive(ask).await {
                     Ok(()) => continue,
                     Err(refusal) => return Err(NoAnswer::Refused(refusal)),
                 },
@@ -154,9 +154,9 @@ impl Journey {
         }
     }
 
-    async fn revive(&self, ask: &Ask, epoch: u32) -> Result<(), Refusal> {
+    async fn revive(&self, ask: &Ask) -> Result<(), Refusal> {
         match &ask.errand {
-            Errand::Session(id) => self.sessions.revive(ask, id, epoch).await,
+            Errand::Session(id) => self.sessions.revive(ask, id).await,
             Errand::Open | Errand::Key(_) | Errand::Anyone => Ok(()),
         }
     }

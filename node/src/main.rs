@@ -15,6 +15,7 @@ mod gossip;
 mod journey;
 mod leaving;
 mod mcp;
+mod meeting;
 mod open_files;
 mod peer;
 mod sessions;

@@ -220,7 +220,7 @@ impl World {
         let forwards = journey.forwards;
         let route = self.decide(pid, &ask, Hop::Entry, &journey.tried.clone(), journey.hint);
         match route {
-            Route::Here | Route::Open | Route::Revive { .. } => {
+            Route::Here | Route::Open | Route::Revive => {
                 self.wait_for_answer(id);
                 self.carry_through(pid, Asker::Local(id), ask, route);
             }

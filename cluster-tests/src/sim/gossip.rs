@@ -6,6 +6,7 @@
 use super::event::{Event, Pid};
 use super::world::World;
 use proto::core::ring::Ring;
+use proto::core::seeds::Seeds;
 use proto::core::tenure::Ms;
 use proto::core::view::{Member, Phase, View};
 use proto::id::{Incarnation, NodeRef, Tag};
@@ -105,7 +106,9 @@ impl World {
             process.seen = seen;
             process.view_changed = now;
         }
-        let settled = now.saturating_sub(process.view_changed) > SETTLED_AFTER;
+        let still = now.saturating_sub(process.view_changed) > SETTLED_AFTER;
+        let settled = still && self.has_met_seeds(host);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
         let local = process.clock.read(now);
         process.tenure.see(process.seen.iter().copied(), settled, local);
         if changed {
@@ -118,6 +121,21 @@ impl World {
             }
             self.wake_all(pid);
         }
+    }
+
+    /// Whether nobody can be at the hosts that the cluster began with whom this one has not heard of.
+    pub(super) fn has_met_seeds(&self, host: usize) -> bool {
+        let Some(process) = self.hosts[host].process.as_ref() else { return false };
+        let seeds = (0..self.plan.nodes).filter(|seed| *seed != host);
+        let is_known = |seed: &usize| process.known.contains_key(&self.tag(*seed));
+        let all = seeds.clone().count();
+        let known = seeds.filter(|seed| is_known(seed) || self.refuses(host, *seed)).count();
+        Seeds { all, known }.are_met(self.now - process.began)
+    }
+
+    /// Whether a connection is refused: nobody is there.
+    pub(super) fn refuses(&self, from: usize, host: usize) -> bool {
+        self.hosts[host].process.is_none() && self.net.is_up_both_ways(from, host, self.now)
     }
 
     /// Whoever is watched and has another process at its address by now is gone for certain: its

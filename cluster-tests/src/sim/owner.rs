@@ -7,6 +7,8 @@ use super::rpc::{Reply, Request, RpcId};
 use super::world::{World, short};
 use proto::core::custody::{Holding, Parcel};
 use proto::core::placement;
+use proto::core::revival::Found;
+use proto::core::ring::Position;
 use proto::core::route::{Hop, Route};
 use proto::core::tenure::{Ms, Rule};
 use proto::core::view::Phase;
@@ -38,10 +40,10 @@ impl World {
         match (route, &ask) {
             (Route::Open, Ask::Open(kind)) => self.open(pid, asker, *kind),
             (Route::Here, Ask::Session { nonce, op, .. }) => self.serve(pid, asker, *nonce, *op, &ask),
-            (Route::Revive { .. }, Ask::Session { nonce, .. }) => self.revive(pid, asker, *nonce, ask),
+            (Route::Revive, Ask::Session { nonce, .. }) => self.revive(pid, asker, *nonce, ask),
             (Route::NotHere(not_here), _) => self.answer(pid, asker, Outcome::NotHere(not_here)),
             (Route::Refuse(refusal), _) => self.answer(pid, asker, Outcome::Refused(refusal)),
-            (Route::Here | Route::Open | Route::Revive { .. } | Route::There(_) | Route::Wait(_), _) => {
+            (Route::Here | Route::Open | Route::Revive | Route::There(_) | Route::Wait(_), _) => {
                 self.violated("I9", format!("{route:?} is no answer to a forwarded request"));
             }
         }
@@ -231,20 +233,17 @@ impl World {
         nonce: Nonce,
         item: Option<Option<Item>>,
     ) {
+        let refuses = self.refuses(pid.host, self.by_tag[&of.tag]);
         let Some(process) = self.process(pid) else { return };
-        let gone = process.tenure.succession().is_over(of) || process.tenure.is_gone(of);
+        let is_gone = refuses || process.tenure.is_gone(of);
         let Some(reviving) = process.reviving.get_mut(&nonce) else { return };
         if !reviving.asked.remove(&rpc) {
             return;
         }
         match item {
-            None => reviving.unsure |= !gone,
-            Some(None) => {}
-            Some(Some(item)) => {
-                if reviving.best.as_ref().is_none_or(|best| worth(best) < worth(&item)) {
-                    reviving.best = Some(item);
-                }
-            }
+            None if is_gone => {}
+            None => reviving.heard.miss(),
+            Some(item) => reviving.heard.hear(item),
         }
         self.revive_if_all_said(pid, nonce);
     }
@@ -262,40 +261,40 @@ impl World {
         let Some(reviving) = self.process(pid).and_then(|it| it.reviving.remove(&nonce)) else { return };
         let Some((_, ask)) = reviving.askers.first().cloned() else { return };
         let route = self.decide(pid, &ask, Hop::Forwarded { same_view: false }, &[], None);
-        let (Route::Revive { epoch }, Ask::Session { birth, kind, .. }) = (route, &ask) else {
+        let (Route::Revive, Ask::Session { birth, kind, .. }) = (route, &ask) else {
             return self.ask_anew(pid, reviving.askers);
         };
+        let has_met_seeds = self.has_met_seeds(pid.host);
         let Some(process) = self.process(pid) else { return };
         // Who has been away, or sees the members change, does not know whom to ask.
-        let is_new_here = now.saturating_sub(process.view_changed.max(process.reborn)) < SURE_AFTER;
-        let unsure = reviving.unsure || is_new_here || !reviving.asked.is_empty();
-        let local = process.clock.read(now);
+        let stood = now.saturating_sub(process.view_changed.max(process.reborn));
+        let settled = has_met_seeds && stood >= SURE_AFTER;
+        let epoch = process.tenure.succession().owner(birth.home, Position::of_session(nonce)).epoch;
+        let mut heard = reviving.heard.clone();
         // A copy may have come after the verdict that made this node the owner.
-        let own = process.custody.recall(nonce);
-        let best = [own, reviving.best.clone()].into_iter().flatten().max_by_key(worth);
-        match best {
-            Some(item @ (Item::Ended { .. } | Item::Elsewhere { .. })) => {
-                let me = process.me();
-                process.custody.keep(me, &item, local);
-            }
-            Some(Item::Live(record)) => {
-                // Whoever wrote it was another owner, also if the line of owners has been lost in between.
-                let mut record = (*record).clone();
-                (record.epoch, record.rev) = (epoch.max(record.epoch + 1), 0);
+        heard.hear(process.custody.recall(nonce));
+        if !reviving.asked.is_empty() {
+            heard.miss();
+        }
+        let (me, local) = (process.me(), process.clock.read(now));
+        let refusal = match heard.conclude(epoch, settled) {
+            Found::Record(record) => {
                 process.custody.own(record, local);
+                None
             }
-            None if *kind == Kind::Reattached => {
+            Found::Ended(why) => {
+                process.custody.keep(me, &Item::Ended { nonce, why }, local);
+                Some(Refusal::Gone(why))
+            }
+            Found::Nothing | Found::Unsure if *kind == Kind::Reattached => {
                 process.custody.own(new_record(nonce, birth, epoch), local);
+                None
             }
-            // Whoever can't be asked may have a copy.
-            None if unsure => {
-                let refusal = Refusal::not_run(Reason::OwnerLost);
-                return self.answer_all(pid, &reviving, Outcome::Refused(refusal));
-            }
-            None => {
-                let refusal = Refusal::Gone(GoneWhy::LostOwner);
-                return self.answer_all(pid, &reviving, Outcome::Refused(refusal));
-            }
+            Found::Nothing => Some(Refusal::Gone(GoneWhy::LostOwner)),
+            Found::Unsure => Some(Refusal::not_run(Reason::OwnerUnreachable)),
+        };
+        if let Some(refusal) = refusal {
+            return self.answer_all(pid, &reviving, Outcome::Refused(refusal));
         }
         self.counts.revivals += 1;
         self.tell(pid.host, format_args!("revives {} in epoch {epoch}", short(nonce)));
@@ -470,15 +469,6 @@ fn words(item: &Item) -> String {
         Item::Live(record) => format!("{} in version {:?}", short(record.nonce), record.version()),
         Item::Ended { nonce, why } => format!("{} as ended ({why})", short(*nonce)),
         Item::Elsewhere { nonce, version } => format!("{} no more, up to version {version:?}", short(*nonce)),
-    }
-}
-
-/// The end of a session outweighs every version of it.
-fn worth(item: &Item) -> (u32, u32) {
-    match item {
-        Item::Live(record) => record.version(),
-        Item::Ended { .. } => (u32::MAX, 0),
-        Item::Elsewhere { .. } => (0, 0),
     }
 }
 

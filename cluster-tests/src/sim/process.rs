@@ -5,11 +5,11 @@ use super::event::{Event, Pid, Uid};
 use super::gossip::Sight;
 use super::rpc::RpcId;
 use proto::core::custody::Custody;
+use proto::core::revival::Revival;
 use proto::core::ring::Ring;
 use proto::core::tenure::{Ms, Rules, Tenure};
 use proto::core::view::{Phase, View};
 use proto::id::{Birth, NodeRef, Nonce, Tag};
-use proto::wire::Item;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A clock from any zero, up to 5 % fast or slow: two of them run 10 % apart.
@@ -45,9 +45,7 @@ pub(super) struct Opening {
 pub(super) struct Reviving {
     pub(super) askers: Vec<(Asker, super::clients::Ask)>,
     pub(super) asked: BTreeSet<RpcId>,
-    pub(super) best: Option<Item>,
-    /// Somebody who may have it could not be asked.
-    pub(super) unsure: bool,
+    pub(super) heard: Revival,
 }
 
 #[derive(Clone, Copy, Debug)]

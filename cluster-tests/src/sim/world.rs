@@ -31,7 +31,7 @@ pub(super) struct Host {
     pub(super) process: Option<Process>,
     starts: u32,
     /// The incarnation that the last process began with, on its disk.
-    persisted: u64,
+    persisted: Option<Incarnation>,
     /// By how much its wall clock is wrong.
     pub(super) wall: i64,
     /// It has left for good.
@@ -282,12 +282,11 @@ impl World {
         }
         let tag = self.tag(host);
         let sights = reached.iter().filter_map(|it| self.running(*it)?.known.get(&tag));
-        let known = sights.map(|sight| sight.inc.0).max().unwrap_or(0);
+        let known = sights.map(|sight| sight.inc).max().max(self.hosts[host].persisted);
         let wall = (WALL + now).saturating_add_signed(self.hosts[host].wall);
-        let wall = if clock_back { 1 } else { wall };
-        let inc = wall.max(known + 1).max(self.hosts[host].persisted + 1);
-        self.hosts[host].persisted = inc;
-        let me = NodeRef { tag, inc: Incarnation(inc) };
+        let inc = Incarnation::at_start(if clock_back { 1 } else { wall }, known);
+        self.hosts[host].persisted = Some(inc);
+        let me = NodeRef { tag, inc };
         let clock = Clock { zero: self.rng.below(1_000_000), permille: self.rng.between(950, 1_050) };
         self.hosts[host].starts += 1;
         let pid = Pid { host, start: self.hosts[host].starts };

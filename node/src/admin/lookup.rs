@@ -129,9 +129,6 @@ impl Found {
 async fn find(journey: &Journey, text: &str, id: &SessionId) -> Found {
     let (me, world) = (journey.cluster.me(), journey.cluster.world());
     let owner = world.succession.owner(id.birth.home, Position::of_session(id.nonce));
-    let Some(owner) = owner else {
-        return Found::nobody("lost", "everybody who could have owned it is gone");
-    };
     let ask = async |node: NodeRef| match world.view.get(node) {
         _ if node == me => Some(journey.sessions.state(id)),
         Some(member) if member.phase != Phase::Dead => journey.peers.locate(node, member.peer, text).await,

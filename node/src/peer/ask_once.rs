@@ -4,7 +4,7 @@ use super::frames::{Reader, Writer};
 use super::link::Peers;
 use proto::id::NodeRef;
 use proto::wire::{
-    Give, Item, Keep, Kept, Lane, Locate, Located, Message, Recall, Recalled, SessionState, StreamCode, Taken,
+    Give, Keep, Kept, Lane, Locate, Located, Message, Recall, Recalled, SessionState, StreamCode, Taken,
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -33,14 +33,14 @@ impl Peers {
         self.ask_once::<_, Taken>(to, at, give).await.is_some()
     }
 
-    /// What a node has of a session.
+    /// What a node has of a session; `None` where it could not be asked.
     pub(crate) async fn recall(
         self: &Arc<Self>,
         to: NodeRef,
         at: SocketAddr,
         recall: Recall,
-    ) -> Option<Item> {
-        self.ask_once::<_, Recalled>(to, at, &recall).await?.item
+    ) -> Option<Recalled> {
+        self.ask_once(to, at, &recall).await
     }
 
     async fn ask_once<Q, A>(self: &Arc<Self>, to: NodeRef, at: SocketAddr, question: &Q) -> Option<A>

@@ -11,6 +11,7 @@
 use super::accept::GREETING_TIME;
 use super::endpoint::{Bound, Greeting};
 use super::identity::{self, SERVER_NAME};
+use super::link::Peers;
 use crate::config::CLUSTER;
 use proto::id::{ClusterSecret, NodeRef};
 use proto::wire::{FRAME_HEAD_LEN, FrameHead, Hello, Lane, codec};
@@ -202,9 +203,21 @@ async fn hold(bound: Arc<Bound>, node: NodeRef, addr: SocketAddr, signs: mpsc::S
     }
 }
 
+impl Peers {
+    /// Who takes connections at an address. That they are refused says that nobody is there now; it is
+    /// no proof against anybody.
+    pub(crate) async fn who_is_at(&self, addr: SocketAddr) -> Found<()> {
+        match reach(&self.bound, addr).await {
+            Found::Greeted(node, _) => Found::Greeted(node, ()),
+            Found::Refused => Found::Refused,
+            Found::Nothing => Found::Nothing,
+        }
+    }
+}
+
 /// What one attempt has found.
-#[derive(Debug)]
-enum Found<L> {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<L> {
     Refused,
     Greeted(NodeRef, L),
     /// Anything that a process which lives may be the reason of, too.

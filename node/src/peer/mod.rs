@@ -23,5 +23,5 @@ pub(crate) use accept::Acceptor;
 pub(crate) use datagrams::ControlInbox;
 pub(crate) use endpoint::{Bound, Greeting};
 pub(crate) use forward::{Delivered, Outgoing};
-pub(crate) use lifeline::{Lifelines, Sign, accept_lifelines};
+pub(crate) use lifeline::{Found, Lifelines, Sign, accept_lifelines};
 pub(crate) use link::Peers;

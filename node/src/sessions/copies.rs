@@ -1,11 +1,13 @@
 //! Records on their way: copies to backups, sessions to their next owners.
 
 use super::Sessions;
-use crate::peer::Peers;
+use crate::peer::{Found, Peers};
 use proto::core::custody::{BACKUPS, Parcel};
+use proto::core::revival::Revival;
 use proto::core::ring::Position;
+use proto::core::view::Phase;
 use proto::id::{NodeRef, Nonce};
-use proto::wire::{Give, GoneWhy, Item, Keep, Recall};
+use proto::wire::{Give, GoneWhy, Item, Keep, Recall, Recalled};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -101,42 +103,42 @@ impl Sessions {
         asked
     }
 
-    /// The latest that any other node knows of a session.
-    pub(super) async fn recall(&self, peers: &Arc<Peers>, nonce: Nonce) -> Option<Item> {
-        let world = self.cluster.world();
+    /// What all nodes know of a session, as far as they answer in time. Also those that are over are
+    /// asked: their processes may go on.
+    pub(super) async fn recall(&self, peers: &Arc<Peers>, nonce: Nonce) -> Revival {
+        let (me, world) = (self.cluster.me(), self.cluster.world());
         let mut asked = JoinSet::new();
-        for member in world.view.members().iter().filter(|member| member.node != self.cluster.me()) {
+        for member in world.view.members() {
             let (peers, to, at) = (peers.clone(), member.node, member.peer);
-            if !world.succession.is_over(to) {
-                asked.spawn(async move { peers.recall(to, at, Recall { nonce }).await });
+            if to == me || self.cluster.is_gone(to) {
+                continue;
             }
+            let is_dead = member.phase == Phase::Dead;
+            asked.spawn(async move {
+                if is_dead && peers.who_is_at(at).await == Found::Refused {
+                    return Some(Recalled { item: None });
+                }
+                peers.recall(to, at, Recall { nonce }).await
+            });
         }
-        let mut latest = self.table.recall(nonce);
+        let mut heard = Revival::default();
         let gathering = async {
             while let Some(answer) = asked.join_next().await {
-                latest = later(latest.take(), answer.ok().flatten());
+                match answer.ok().flatten() {
+                    Some(Recalled { item }) => heard.hear(item),
+                    None => heard.miss(),
+                }
             }
         };
-        let _ = tokio::time::timeout(RECALL_TIME_MAX, gathering).await;
-        latest
+        if tokio::time::timeout(RECALL_TIME_MAX, gathering).await.is_err() {
+            heard.miss();
+        }
+        // A copy may have come meanwhile.
+        heard.hear(self.table.recall(nonce));
+        heard
     }
 
     fn address(&self, node: NodeRef) -> Option<SocketAddr> {
         self.cluster.world().view.get(node).map(|member| member.peer)
-    }
-}
-
-/// An end is later than anything.
-fn later(one: Option<Item>, other: Option<Item>) -> Option<Item> {
-    match (&one, &other) {
-        (Some(Item::Ended { .. }), _) | (_, None | Some(Item::Elsewhere { .. })) => one,
-        (None | Some(Item::Elsewhere { .. }), _) | (_, Some(Item::Ended { .. })) => other,
-        (Some(Item::Live(mine)), Some(Item::Live(theirs))) => {
-            if mine.version() >= theirs.version() {
-                one
-            } else {
-                other
-            }
-        }
     }
 }

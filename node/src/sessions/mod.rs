@@ -326,7 +326,12 @@ impl Sessions {
         }
         let expired = self.table.expire();
         self.publish_count();
-        for live in expired {
+        self.end_upstream_soon(expired);
+    }
+
+    /// In the background: nobody waits for it.
+    fn end_upstream_soon(self: &Arc<Self>, ended: Vec<Arc<Live>>) {
+        for live in ended {
             let sessions = self.clone();
             tokio::spawn(async move {
                 let Ok(_permit) = sessions.ending.acquire().await else { return };
@@ -456,10 +461,18 @@ impl Sessions {
     }
 
     /// Whether it was meant for who this node is now; only then is anything promised.
-    pub(crate) fn keep(&self, keep: &Keep) -> bool {
-        let each = |item| self.table.custody(|custody, now| custody.keep(keep.to, item, now));
-        keep.items.iter().for_each(each);
+    pub(crate) fn keep(self: &Arc<Self>, keep: &Keep) -> bool {
+        self.keep_items(keep.to, &keep.items);
         keep.to == self.cluster.me()
+    }
+
+    /// What an owner before this node has ended may have been taken up here meanwhile.
+    fn keep_items(self: &Arc<Self>, to: NodeRef, items: &[Item]) {
+        let ended: Vec<_> = items.iter().filter_map(|item| self.table.keep(to, item)).collect();
+        if !ended.is_empty() {
+            self.publish_count();
+            self.end_upstream_soon(ended);
+        }
     }
 
     pub(crate) fn take(&self, give: &Give) -> bool {
@@ -475,7 +488,7 @@ impl Sessions {
 
     /// Gives away what nothing calls at the moment; says what is left to be given or taken.
     pub(crate) fn give_idle(&self, succession: &Succession) -> Left {
-        let left = self.table.give_idle(self.cluster.me(), succession);
+        let left = self.table.give_idle(succession);
         self.publish_count();
         left
     }

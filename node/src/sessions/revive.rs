@@ -16,6 +16,8 @@ use hyper::{
     HeaderMap, Method, StatusCode,
     header::{self, HeaderValue},
 };
+use proto::core::revival::Found;
+use proto::core::ring::Position;
 use proto::core::route::OnLoss;
 use proto::id::{SessionId, UpstreamBirth};
 use proto::wire::{GoneWhy, Item, Reason, Record, Refusal};
@@ -30,21 +32,26 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 impl Sessions {
     /// Finds what there is of a session that has become this node's: a copy elsewhere, or what the id
     /// says by itself. Afterwards it lives here.
-    pub(crate) async fn revive(&self, ask: &Ask, id: &SessionId, epoch: u32) -> Result<(), Refusal> {
-        let record = match self.recall(&self.peers, id.nonce).await {
-            Some(Item::Ended { why, .. }) => {
-                let (me, ended) = (self.cluster.me(), Item::Ended { nonce: id.nonce, why });
-                self.table.custody(|custody, now| custody.keep(me, &ended, now));
+    pub(crate) async fn revive(self: &Arc<Self>, ask: &Ask, id: &SessionId) -> Result<(), Refusal> {
+        let heard = self.recall(&self.peers, id.nonce).await;
+        let owner = self.cluster.world().succession.owner(id.birth.home, Position::of_session(id.nonce));
+        if owner.node != self.cluster.me() {
+            return Ok(()); // not any more
+        }
+        let record = match heard.conclude(owner.epoch, self.cluster.settled()) {
+            Found::Record(record) => record,
+            Found::Ended(why) => {
+                self.keep_items(owner.node, &[Item::Ended { nonce: id.nonce, why }]);
                 return Err(Refusal::Gone(why));
             }
-            Some(Item::Live(record)) => Record { epoch, rev: 0, ..(*record).clone() },
-            Some(Item::Elsewhere { .. }) | None if id.birth.upstream.is_some() => {
-                self.record(ask, id, epoch, &[])
+            Found::Nothing | Found::Unsure if id.birth.upstream.is_some() => {
+                self.record(ask, id, owner.epoch, &[])
             }
-            Some(Item::Elsewhere { .. }) | None => return Err(self.lost("nothing_left")),
+            Found::Nothing => return Err(self.lost("nothing_left")),
+            Found::Unsure => return Err(Refusal::not_run(Reason::OwnerUnreachable)),
         };
         let place = self.place(&ask.route, &record);
-        self.table.find(record, ask.route.clone(), place);
+        self.table.find(owner.node, record, ask.route.clone(), place);
         self.publish_count();
         Ok(())
     }

@@ -238,10 +238,12 @@ impl Table {
         InUse::new(live, false, self.started)
     }
 
-    /// Takes in a session that was found again, unless that has been done meanwhile.
-    pub(super) fn find(&self, record: Record, route: Arc<Route>, place: Option<Place>) {
+    /// Takes in a session that was found again for that owner, unless that has been done meanwhile, or
+    /// this node has become another.
+    pub(super) fn find(&self, owner: NodeRef, record: Record, route: Arc<Route>, place: Option<Place>) {
         let mut entries = self.entries();
-        if entries.custody.holding(record.nonce) == Holding::Unknown {
+        let custody = &entries.custody;
+        if custody.me() == owner && custody.holding(record.nonce) == Holding::Unknown {
             let live = self.live((record.nonce, record.renewals), route, place, Some(Box::default()));
             entries.custody.own(record, clock::now());
             entries.live.insert(live.nonce, live);
@@ -326,6 +328,16 @@ impl Table {
     }
 
     // --- copies, and whose they are ---
+
+    /// Keeps what an owner has sent; gives back what was served here and has ended by its word.
+    pub(super) fn keep(&self, to: NodeRef, item: &Item) -> Option<Arc<Live>> {
+        let mut entries = self.entries();
+        entries.custody.keep(to, item, clock::now());
+        match item {
+            Item::Ended { nonce, .. } => entries.let_go(*nonce),
+            Item::Live(_) | Item::Elsewhere { .. } => None,
+        }
+    }
 
     /// Custody by itself, for what needs nothing of what serves a session.
     pub(super) fn custody<T>(&self, told: impl FnOnce(&mut Custody, u64) -> T) -> T {
@@ -416,6 +428,10 @@ impl Table {
 impl Entries {
     fn end(&mut self, nonce: Nonce, why: GoneWhy) -> Option<Arc<Live>> {
         self.custody.end(nonce, why, clock::now());
+        self.let_go(nonce)
+    }
+
+    fn let_go(&mut self, nonce: Nonce) -> Option<Arc<Live>> {
         let live = self.live.remove(&nonce)?;
         live.go();
         Some(live)
@@ -505,9 +521,9 @@ mod tests {
         let (table, call) = table(Duration::MAX);
         table.custody(|custody, now| custody.entrust(vec![node(2)], now));
         let stream = table.take_up(nonce(1), true).expect("it is there");
-        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 1, all: 1 });
+        assert_eq!(table.give_idle(&Succession::default()), Left { busy: 1, all: 1 });
         drop(call);
-        assert_eq!(table.give_idle(node(1), &Succession::default()), Left { busy: 0, all: 1 });
+        assert_eq!(table.give_idle(&Succession::default()), Left { busy: 0, all: 1 });
         assert_eq!(table.holding(nonce(1)), Holding::Given(node(2)));
         assert_eq!(table.state(nonce(1)), SessionState::Moved { to: node(2) });
         let moved = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -525,9 +541,27 @@ mod tests {
         let first = table.take_up(nonce(1), false).expect("it is this node's");
         assert_eq!(table.state(nonce(1)), SessionState::Live { epoch: 2 });
         assert_eq!(table.inherit(&succession, settle), 0);
-        table.find(record(1, node(2)), route(Duration::MAX), None);
+        table.find(node(1), record(1, node(2)), route(Duration::MAX), None);
         let again = table.take_up(nonce(1), false).expect("it is this node's");
         assert!(Arc::ptr_eq(&first.live, &again.live), "found twice");
+    }
+
+    #[test]
+    fn what_its_owner_before_has_ended_is_served_no_more() {
+        let (table, in_use) = table(Duration::MAX);
+        let ended = Item::Ended { nonce: nonce(1), why: GoneWhy::Deleted };
+        let live = table.keep(node(1), &ended).expect("it was served here");
+        assert!(Arc::ptr_eq(&live, &in_use.live));
+        assert_eq!(table.holding(nonce(1)), Holding::Ended(GoneWhy::Deleted));
+        assert!(table.keep(node(1), &ended).is_none(), "once");
+    }
+
+    #[test]
+    fn what_was_found_for_who_this_node_was_is_not_taken_in() {
+        let table = Table::new(node(1));
+        table.be_reborn(reborn(), false, &Succession::default());
+        table.find(node(1), record(1, node(2)), route(Duration::MAX), None);
+        assert_eq!(table.holding(nonce(1)), Holding::Unknown);
     }
 
     #[test]

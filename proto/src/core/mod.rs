@@ -2,8 +2,10 @@
 
 pub mod custody;
 pub mod placement;
+pub mod revival;
 pub mod ring;
 pub mod route;
+pub mod seeds;
 pub mod succession;
 pub mod tenure;
 pub mod view;

@@ -7,7 +7,7 @@ use super::{
     view::{Phase, View},
 };
 use crate::id::{Birth, NodeRef, Nonce};
-use crate::wire::{GoneWhy, NotHere, NotHereWhy, Reason, Refusal};
+use crate::wire::{GoneWhy, NotHere, NotHereWhy, Refusal};
 
 /// What a request asks for, as far as routing cares.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ pub enum Route {
     /// This node, by opening a session at its upstream.
     Open,
     /// This node, as the new owner of a session that it has nothing of yet.
-    Revive { epoch: u32 },
+    Revive,
     /// That node.
     There(NodeRef),
     /// Nobody yet: ask again when the world has changed, or after a pause. It is this node that is
@@ -108,14 +108,12 @@ fn session(birth: &Birth, nonce: Nonce, situation: &Situation<'_>) -> Route {
         Holding::Ended(why) => return Route::Refuse(Refusal::Gone(why)),
         Holding::Given(_) | Holding::Unknown => {}
     }
-    let Some(owner) = situation.succession.owner(birth.home, Position::of_session(nonce)) else {
-        return lost(situation.on_loss);
-    };
+    let owner = situation.succession.owner(birth.home, Position::of_session(nonce));
     if owner.node == situation.me && situation.holding == Holding::Unknown {
         return match situation.on_loss {
             _ if owner.epoch == 1 => Route::Refuse(Refusal::Gone(GoneWhy::Unknown)),
-            OnLoss::Expire => lost(OnLoss::Expire),
-            OnLoss::Reinitialize => if_leased(Route::Revive { epoch: owner.epoch }, situation),
+            OnLoss::Expire => Route::Refuse(Refusal::Gone(GoneWhy::LostOwner)),
+            OnLoss::Reinitialize => if_leased(Route::Revive, situation),
         };
     }
     let given = match situation.holding {
@@ -167,13 +165,6 @@ fn key(position: Position, situation: &Situation<'_>) -> Route {
         Some(node) => Route::There(node),
         None => Route::Wait(None),
     }
-}
-
-fn lost(on_loss: OnLoss) -> Route {
-    Route::Refuse(match on_loss {
-        OnLoss::Expire => Refusal::Gone(GoneWhy::LostOwner),
-        OnLoss::Reinitialize => Refusal::not_run(Reason::OwnerLost),
-    })
 }
 
 fn is_serving(node: NodeRef, view: &View) -> bool {

@@ -77,9 +77,23 @@ impl Succession {
         self.digest
     }
 
-    /// The owner of what was born on `home` at this position; `None` where nobody of its line is left.
-    pub fn owner(&self, home: NodeRef, position: Position) -> Option<Owner> {
+    /// The owner of what was born on `home` at this position.
+    pub fn owner(&self, home: NodeRef, position: Position) -> Owner {
         self.owner_after(home, position, None)
+    }
+
+    /// The owner, were the incarnation `leaving.0` over and `leaving.1` its heirs.
+    pub fn owner_after(&self, home: NodeRef, position: Position, leaving: Option<(NodeRef, &Ring)>) -> Owner {
+        let mut line = Line::new(home);
+        loop {
+            let node = line.next();
+            let heirs = match (self.verdicts.get(&node), leaving) {
+                (Some(heirs), _) => &*heirs.ring,
+                (None, Some((leaver, heirs))) if leaver == node => heirs,
+                (None, _) => return Owner { node, epoch: line.len() },
+            };
+            line.go_on(heirs.successors(position));
+        }
     }
 
     /// Who may have kept copies for the owners before `me`, `count` for each; `None` while one of these
@@ -91,53 +105,60 @@ impl Succession {
         me: NodeRef,
         count: usize,
     ) -> Option<Vec<NodeRef>> {
-        let (mut line, mut next, mut kept) = (Vec::new(), vec![home], Vec::new());
-        while let Some(node) = next.pop() {
+        let (mut line, mut kept) = (Line::new(home), Vec::new());
+        loop {
+            let node = line.next();
             if node == me {
                 return Some(kept);
             }
-            if !line.contains(&node) {
-                line.push(node);
-                let heirs = &self.verdicts.get(&node)?.ring;
-                kept.extend(heirs.successors(position).take(count));
-                let first = next.len();
-                next.extend(heirs.successors(position));
-                next[first..].reverse();
-            }
+            let heirs = &self.verdicts.get(&node)?.ring;
+            kept.extend(heirs.successors(position).take(count));
+            line.go_on(heirs.successors(position));
         }
-        None
+    }
+}
+
+/// The owners of a session, one after the other.
+///
+/// Of each node that is over the heirs come in the order of their ring, each with its own heirs
+/// before the next one. So whatever else becomes known later only adds to the end of the line. Two
+/// nodes may be the heirs of each other: where all are over, those come who they have become, in the
+/// same order.
+struct Line {
+    passed: Vec<NodeRef>,
+    next: Vec<NodeRef>,
+    reborn: usize,
+}
+
+impl Line {
+    fn new(home: NodeRef) -> Self {
+        Self { passed: Vec::new(), next: vec![home], reborn: 0 }
     }
 
-    /// The owner, were the incarnation `leaving.0` over and `leaving.1` its heirs.
-    ///
-    /// Of each node that is over the heirs come in the order of their ring, each with its own heirs
-    /// before the next one. So whatever else becomes known later only adds to the end of the line.
-    pub fn owner_after(
-        &self,
-        home: NodeRef,
-        position: Position,
-        leaving: Option<(NodeRef, &Ring)>,
-    ) -> Option<Owner> {
-        let mut line: Vec<NodeRef> = Vec::new();
-        let mut next = vec![home];
-        while let Some(node) = next.pop() {
-            if line.contains(&node) {
-                continue;
+    /// There always is one: who the latest of a name's incarnations has become did not come before.
+    fn next(&mut self) -> NodeRef {
+        loop {
+            let node = self.next.pop().unwrap_or_else(|| {
+                let was = self.passed[self.reborn];
+                self.reborn += 1;
+                NodeRef { inc: was.inc.reborn(), ..was }
+            });
+            if !self.passed.contains(&node) {
+                self.passed.push(node);
+                return node;
             }
-            line.push(node);
-            let heirs = match (self.verdicts.get(&node), leaving) {
-                (Some(heirs), _) => &*heirs.ring,
-                (None, Some((leaver, heirs))) if leaver == node => heirs,
-                (None, _) => {
-                    let epoch = u32::try_from(line.len()).unwrap_or(u32::MAX);
-                    return Some(Owner { node, epoch });
-                }
-            };
-            let first = next.len();
-            next.extend(heirs.successors(position));
-            next[first..].reverse();
         }
-        None
+    }
+
+    /// The last one is over, and these are its heirs.
+    fn go_on(&mut self, heirs: impl Iterator<Item = NodeRef>) {
+        let first = self.next.len();
+        self.next.extend(heirs);
+        self.next[first..].reverse();
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.passed.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -168,16 +189,26 @@ mod tests {
     fn a_session_stays_at_home_until_that_is_over_and_then_goes_down_the_line() {
         let mut known = Succession::default();
         let at = Position(42);
-        assert_eq!(known.owner(node(1), at), Some(Owner { node: node(1), epoch: 1 }));
+        assert_eq!(known.owner(node(1), at), Owner { node: node(1), epoch: 1 });
         assert!(known.learn(&verdict(1, &[2, 3])));
         assert!(!known.learn(&verdict(1, &[3])), "the first verdict is the only one");
-        let taker = known.owner(node(1), at).expect("two heirs");
+        let taker = known.owner(node(1), at);
         assert_eq!(taker.epoch, 2);
         let other = if taker.node == node(2) { 3 } else { 2 };
         assert!(known.learn(&Verdict { over: taker.node, heirs: vec![node(1), node(other)] }));
-        assert_eq!(known.owner(node(1), at), Some(Owner { node: node(other), epoch: 3 }));
-        assert!(known.learn(&verdict(other, &[1])));
-        assert_eq!(known.owner(node(1), at), None, "nobody of the line is left");
+        assert_eq!(known.owner(node(1), at), Owner { node: node(other), epoch: 3 });
+    }
+
+    #[test]
+    fn where_nodes_have_ended_each_other_it_goes_on_with_who_they_have_become() {
+        let mut known = Succession::default();
+        let at = Position(42);
+        assert!(known.learn(&verdict(1, &[2])) && known.learn(&verdict(2, &[1])));
+        let reborn = |tag| NodeRef { inc: Incarnation(2), ..node(tag) };
+        assert_eq!(known.owner(node(1), at), Owner { node: reborn(1), epoch: 3 });
+        assert!(known.learn(&Verdict { over: reborn(1), heirs: vec![node(2)] }));
+        assert_eq!(known.owner(node(1), at), Owner { node: reborn(2), epoch: 4 });
+        assert_eq!(known.kept_before(node(1), at, reborn(2), 1), Some(vec![node(2), node(1), node(2)]));
     }
 
     #[test]
@@ -185,11 +216,11 @@ mod tests {
         let mut known = Succession::default();
         let heirs = Ring::over(vec![node(2), node(3), node(4)]);
         for at in (0..64u64).map(|at| Position(at << 58)) {
-            let given = known.owner_after(node(1), at, Some((node(1), &heirs))).expect("three heirs");
-            assert_eq!(known.owner(node(1), at).expect("the leaver").node, node(1));
+            let given = known.owner_after(node(1), at, Some((node(1), &heirs)));
+            assert_eq!(known.owner(node(1), at).node, node(1));
             let mut later = known.clone();
             later.learn(&verdict(1, &[2, 3, 4]));
-            assert_eq!(later.owner(node(1), at), Some(given));
+            assert_eq!(later.owner(node(1), at), given);
         }
         known.learn(&verdict(9, &[1]));
     }
@@ -219,12 +250,9 @@ mod tests {
                 known.learn(&verdict(over, &heirs));
                 let after = known.owner(node(1), Position(at));
                 if before != after {
-                    let before = before.expect("nothing follows an end");
                     prop_assert!(known.is_over(before.node));
-                    if let Some(after) = after {
-                        prop_assert!(after.epoch > before.epoch);
-                        prop_assert!(line.iter().all(|earlier| earlier.node != after.node));
-                    }
+                    prop_assert!(after.epoch > before.epoch);
+                    prop_assert!(line.iter().all(|earlier| earlier.node != after.node));
                     line.push(before);
                 }
             }

@@ -58,10 +58,26 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// Grows with every start under one name (milliseconds of the wall clock, or one more than the
-/// highest that the cluster has seen, whichever is greater).
+/// Grows with every start under one name, and with every rebirth in the same process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
+
+/// A process may have been reborn after others last heard of it. It takes 1.5 s of silence for each
+/// time, so that nobody misses 1,000 of them in a row.
+const REBIRTHS_UNHEARD: u64 = 1_000;
+
+impl Incarnation {
+    /// Of a process that starts: milliseconds of the wall clock, or above all that earlier ones under
+    /// its name can have come to, where the cluster has seen one of these.
+    pub fn at_start(wall_ms: u64, known: Option<Self>) -> Self {
+        Self(wall_ms.max(known.map_or(0, |known| known.0.saturating_add(REBIRTHS_UNHEARD))))
+    }
+
+    /// The one that follows in the same process.
+    pub fn reborn(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// Four bytes that stand for a node's name in ids and on the ring. Two names of one cluster with
 /// the same tag (1 in 2^32 per pair) are refused when the second one joins.
@@ -103,6 +119,15 @@ mod tests {
         for bad in ["", "a b", "a/b", "ä", long.as_str()] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_start_is_later_than_every_rebirth_before_it_also_by_a_clock_that_was_set_back() {
+        let first = Incarnation::at_start(5_000_000, None);
+        assert_eq!(first, Incarnation(5_000_000));
+        let unheard = first.reborn().reborn();
+        assert!(Incarnation::at_start(1, Some(first)) > unheard);
+        assert_eq!(Incarnation::at_start(9_000_000, Some(first)), Incarnation(9_000_000));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Record {
     pub birth: Birth,
     /// How many nodes have owned the session; grows with each new owner.
     pub epoch: u32,
-    /// Grows with each change by the same owner.
+    /// Grows with each change, whoever makes it.
     pub rev: u32,
     /// Where it lives now: its upstream, and the id which that knows it by.
     pub lives: Option<UpstreamBirth>,
@@ -51,6 +51,12 @@ impl Record {
         let births = [&self.birth.upstream, &self.lives].into_iter().flatten();
         let upstreams: usize = births.map(|birth| birth.url.len() + birth.session.len()).sum();
         128 + self.initialize.len() + subscriptions + repeatable + upstreams
+    }
+
+    /// As the record of its next owner. That comes after whoever wrote it, also where nobody knows any
+    /// more of a verdict or a gift which made that one the owner.
+    pub fn owned_in(&self, epoch: u32) -> Self {
+        Self { epoch: epoch.max(self.epoch + 1), ..self.clone() }
     }
 
     /// Orders what one session's owners have written.

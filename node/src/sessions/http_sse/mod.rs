@@ -100,7 +100,7 @@ impl Sessions {
         };
         let id = SessionId { nonce: self.cluster.draw(), birth };
         let sealed = self.cluster.seal().seal(id.nonce, &id.birth).expect("it names no upstream");
-        self.table.find(self.record(ask, &id, 1, &[]), ask.route.clone(), None);
+        self.table.find(home, self.record(ask, &id, 1, &[]), ask.route.clone(), None);
         self.publish_count();
         self.copied(&self.peers, id.nonce).await;
         let is_home = self.cluster.me() == home && self.cluster.is_leased();

@@ -49,7 +49,7 @@ impl World<'_> {
         route(Ask::Session { birth, nonce: NONCE }, &self.situation())
     }
 
-    fn owner(&self, birth: &Birth) -> Option<Owner> {
+    fn owner(&self, birth: &Birth) -> Owner {
         self.succession.owner(birth.home, Position::of_session(NONCE))
     }
 }
@@ -191,7 +191,7 @@ fn what_must_hold_in_every_small_world() {
                 Route::Refuse(Refusal::Undelivered { may_have_run, .. }) => {
                     assert!(!may_have_run, "nothing was sent yet: {}", context());
                 }
-                Route::Open | Route::Revive { .. } => {
+                Route::Open | Route::Revive => {
                     assert!(world.leased, "nothing begins without a lease: {}", context());
                 }
                 Route::Here | Route::Wait(_) | Route::NotHere(_) | Route::Refuse(Refusal::Gone(_)) => {}
@@ -206,10 +206,10 @@ fn a_session_is_served_only_by_who_holds_it_or_inherits_it_and_only_with_a_lease
     in_every_world(|world| {
         for birth in births() {
             let (decided, owner) = (world.session(&birth), world.owner(&birth));
-            let serves = matches!(decided, Route::Here | Route::Revive { .. });
+            let serves = matches!(decided, Route::Here | Route::Revive);
             if serves {
                 assert!(world.leased, "{decided:?}");
-                let inherits = owner.is_some_and(|owner| owner.node == node("a", 2) && owner.epoch > 1);
+                let inherits = owner.node == node("a", 2) && owner.epoch > 1;
                 match world.holding {
                     Holding::Live => assert_eq!(decided, Route::Here),
                     Holding::Unknown => assert!(inherits, "{decided:?}"),
@@ -217,7 +217,7 @@ fn a_session_is_served_only_by_who_holds_it_or_inherits_it_and_only_with_a_lease
                 }
             }
             if let Route::There(to) = decided {
-                let expected = [owner.map(|owner| owner.node), world.hint, Some(node("c", 2))];
+                let expected = [Some(owner.node), world.hint, Some(node("c", 2))];
                 assert!(expected.contains(&Some(to)), "no other node is asked: {decided:?}");
             }
         }
@@ -230,15 +230,14 @@ fn a_404_is_given_only_when_known() {
         for birth in births() {
             let Route::Refuse(refusal) = world.session(&birth) else { continue };
             let owner = world.owner(&birth);
-            let mine = owner.is_some_and(|owner| owner.node == node("a", 2));
             match refusal {
                 Refusal::Gone(GoneWhy::LostOwner) => {
                     assert!(world.on_loss == OnLoss::Expire, "404 only where the route says so");
-                    assert!(mine || owner.is_none(), "another node may have it");
+                    assert_eq!(owner.node, node("a", 2), "another node may have it");
                 }
-                Refusal::Gone(GoneWhy::Unknown) => assert_eq!(owner.map(|owner| owner.epoch), Some(1)),
+                Refusal::Gone(GoneWhy::Unknown) => assert_eq!(owner.epoch, 1),
                 Refusal::Gone(_) => assert!(matches!(world.holding, Holding::Ended(_))),
-                Refusal::Undelivered { .. } => assert_eq!(owner, None),
+                Refusal::Undelivered { .. } => panic!("somebody owns it"),
             }
         }
     });
@@ -289,7 +288,7 @@ fn two_nodes_with_one_view_agree_on_every_key() {
                 Route::Here => me,
                 Route::There(node) => node,
                 other @ (Route::Open
-                | Route::Revive { .. }
+                | Route::Revive
                 | Route::Wait(_)
                 | Route::NotHere(_)
                 | Route::Refuse(_)) => panic!("{other:?}"),

@@ -24,7 +24,7 @@ use crate::id::{Incarnation, NodeRef, Tag};
 use crate::wire::{Note, Say, Verdict, WitnessSet};
 use acceptor::Acceptor;
 use owner::Own;
-use proposal::Proposal;
+use proposal::{Proposal, Question};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a node beats.
@@ -263,12 +263,12 @@ impl Tenure {
             Say::Fenced => self.step_down(now),
             Say::Declare { set } => self.store_set(from, set, now),
             Say::Stored { ver } => self.own.stored(from, *ver),
-            Say::Prepare { over, ballot, ver, without } => {
-                let answer = self.on_prepare(from, *over, *ballot, *ver, without, now);
+            &Say::Prepare { over, ballot, ver, ref without } => {
+                let answer = self.on_prepare(Question { from, over, ballot, ver, without }, now);
                 self.send(from, answer);
             }
-            Say::Accept { over, ballot, ver, without, heirs } => {
-                let answer = self.on_accept(from, *over, *ballot, *ver, without, heirs, now);
+            &Say::Accept { over, ballot, ver, ref without, ref heirs } => {
+                let answer = self.on_accept(Question { from, over, ballot, ver, without }, heirs, now);
                 self.send(from, answer);
             }
             Say::Promised { over, ballot, accepted } => self.on_promise(from, *over, *ballot, accepted, now),
@@ -454,8 +454,7 @@ impl Tenure {
     }
 }
 
-/// The incarnation that follows in the same process. A restarted one is far above: it counts
-/// milliseconds.
+/// Who goes on in the same process.
 fn next_of(node: NodeRef) -> NodeRef {
-    NodeRef { tag: node.tag, inc: Incarnation(node.inc.0 + 1) }
+    NodeRef { tag: node.tag, inc: node.inc.reborn() }
 }

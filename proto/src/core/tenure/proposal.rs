@@ -42,6 +42,18 @@ enum Stage {
     },
 }
 
+/// What a witness is asked: for a promise, then for its agreement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) from: NodeRef,
+    pub(super) over: NodeRef,
+    pub(super) ballot: Ballot,
+    /// The version of the witnesses' set that the proposer goes by.
+    pub(super) ver: u32,
+    /// Witnesses whose say is done without, since they are gone.
+    pub(super) without: &'a [NodeRef],
+}
+
 impl Proposal {
     /// Who has a say in it, as far as is known.
     pub(super) fn everyone(&self) -> Vec<NodeRef> {
@@ -176,10 +188,10 @@ impl Tenure {
         let me = self.me;
         let answer = match say {
             Say::Prepare { over, ballot, ver, without } => {
-                self.on_prepare(me, over, ballot, ver, &without, now)
+                self.on_prepare(Question { from: me, over, ballot, ver, without: &without }, now)
             }
             Say::Accept { over, ballot, ver, without, heirs } => {
-                self.on_accept(me, over, ballot, ver, &without, &heirs, now)
+                self.on_accept(Question { from: me, over, ballot, ver, without: &without }, &heirs, now)
             }
             other @ (Say::Beat { .. }
             | Say::Acked { .. }
@@ -208,38 +220,22 @@ impl Tenure {
 
     // --- as a witness that is asked ---
 
-    pub(super) fn on_prepare(
-        &mut self,
-        from: NodeRef,
-        over: NodeRef,
-        ballot: Ballot,
-        ver: u32,
-        without: &[NodeRef],
-        now: Ms,
-    ) -> Say {
-        if let Some(refusal) = self.objection(from, over, ballot, ver, without, now) {
+    pub(super) fn on_prepare(&mut self, asked: Question<'_>, now: Ms) -> Say {
+        if let Some(refusal) = self.objection(asked, now) {
             return refusal;
         }
+        let Question { over, ballot, .. } = asked;
         match self.peer(over, now).acceptor.prepare(ballot) {
             Ok(accepted) => Say::Promised { over, ballot, accepted },
             Err(promised) => Say::No { over, ballot, why: WhyNot::Promised(promised) },
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of one message")]
-    pub(super) fn on_accept(
-        &mut self,
-        from: NodeRef,
-        over: NodeRef,
-        ballot: Ballot,
-        ver: u32,
-        without: &[NodeRef],
-        heirs: &[NodeRef],
-        now: Ms,
-    ) -> Say {
-        if let Some(refusal) = self.objection(from, over, ballot, ver, without, now) {
+    pub(super) fn on_accept(&mut self, asked: Question<'_>, heirs: &[NodeRef], now: Ms) -> Say {
+        if let Some(refusal) = self.objection(asked, now) {
             return refusal;
         }
+        let Question { over, ballot, .. } = asked;
         let keeps_promises = self.keeps(Rule::KeepPromises);
         match self.peer(over, now).acceptor.accept(ballot, heirs, keeps_promises) {
             Ok(()) => Say::Accepted { over, ballot },
@@ -248,15 +244,8 @@ impl Tenure {
     }
 
     /// Why this witness does not even look at the ballot.
-    fn objection(
-        &mut self,
-        from: NodeRef,
-        over: NodeRef,
-        ballot: Ballot,
-        ver: u32,
-        without: &[NodeRef],
-        now: Ms,
-    ) -> Option<Say> {
+    fn objection(&mut self, asked: Question<'_>, now: Ms) -> Option<Say> {
+        let Question { from, over, ballot, ver, without } = asked;
         if let Some(verdict) = self.succession.verdict(over) {
             return Some(Say::Verdicts(vec![verdict]));
         }

@@ -3,10 +3,13 @@
 //!
 //! An owner pushes each record to two backups, the first two of its heirs on their ring, until they
 //! have it; the first of them is who takes over. What a node inherits, gives away or is given
-//! follows from [`Succession`] alone.
+//! follows from [`Succession`](super::succession::Succession) alone.
+
+mod succeed;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use super::ring::{Position, Ring};
-use super::succession::{Owner, Succession};
 use super::tenure::{Ms, Rule, Rules};
 use crate::id::{NodeRef, Nonce};
 use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, RECORDS_LEN_MAX, Record};
@@ -110,6 +113,11 @@ impl Custody {
             due: BTreeSet::new(),
             heirs: Ring::over(Vec::new()).into(),
         }
+    }
+
+    /// Who this node is, by the last that custody was told.
+    pub fn me(&self) -> NodeRef {
+        self.me
     }
 
     pub fn holding(&self, nonce: Nonce) -> Holding {
@@ -372,162 +380,6 @@ impl Custody {
             |record: &Record, since: Ms| now.saturating_sub(since) < Ms::from(record.keep_s) * 1_000;
         self.copies.retain(|_, (record, since)| is_told_of(record, *since));
         self.past.retain(|_, (record, since)| is_told_of(record, *since));
-    }
-
-    // --- when owners change ---
-
-    /// Takes over what the verdicts give to this node, of what it has copies of.
-    pub fn inherit(&mut self, succession: &Succession, now: Ms) -> Vec<Arc<Record>> {
-        let me = self.me;
-        let owner = |record: &Record| succession.owner(record.birth.home, Position::of_session(record.nonce));
-        let inherited: Vec<_> = self
-            .copies
-            .values()
-            .filter_map(|(record, _)| {
-                // A copy of what this node gave away, or that is further down the line, is no reason
-                // to take it back.
-                let is_given = self.given.contains_key(&record.nonce);
-                let owner = owner(record).filter(|owner| owner.node == me && owner.epoch >= record.epoch)?;
-                (!is_given).then(|| (record.clone(), owner))
-            })
-            .collect();
-        let taken = inherited.into_iter().map(|(record, owner)| self.adopt(&record, owner.epoch, now));
-        let taken = taken.collect();
-        for (nonce, owned) in &mut self.owned {
-            if !owned.traced {
-                let at = Position::of_session(*nonce);
-                let kept = succession.kept_before(owned.record.birth.home, at, me, BACKUPS);
-                owned.traced = kept.is_some();
-                owned.sent_to.extend(kept.into_iter().flatten().filter(|node| *node != me));
-                owned.sent_to.sort_unstable();
-                owned.sent_to.dedup();
-            }
-            owned.sent_to.retain(|node| !succession.is_over(*node));
-        }
-        for ending in self.ending.values_mut() {
-            ending.untold.retain(|node| !succession.is_over(*node));
-        }
-        self.give_again(succession, now);
-        taken
-    }
-
-    fn adopt(&mut self, record: &Arc<Record>, epoch: u32, now: Ms) -> Arc<Record> {
-        let mut record = (**record).clone();
-        if epoch > record.epoch {
-            (record.epoch, record.rev) = (epoch, 0);
-        }
-        let nonce = record.nonce;
-        self.given.remove(&nonce);
-        self.own(record, now);
-        self.owned[&nonce].record.clone()
-    }
-
-    /// Gives a session away, to whoever will own it once this node is over. From now on this node
-    /// serves it no more. `None` where there is nobody.
-    pub fn give(&mut self, nonce: Nonce, succession: &Succession, now: Ms) -> Option<NodeRef> {
-        let owned = self.owned.get(&nonce)?;
-        let to = self.next_owner(&owned.record, succession).filter(|owner| owner.node != self.me)?;
-        let owned = self.owned.remove(&nonce)?;
-        self.due.remove(&(owned.due, nonce));
-        if !self.rules.keeps(Rule::GivenIsGiven) {
-            self.owned.insert(nonce, owned.clone());
-        }
-        let mut record = (*owned.record).clone();
-        (record.epoch, record.rev) = (to.epoch, 0);
-        self.given.insert(nonce, Given { to: to.node, record: record.into(), taken: false, due: now });
-        self.due.insert((now, nonce));
-        Some(to.node)
-    }
-
-    /// Whoever was given something and is over now has not kept it: the next in line gets it.
-    fn give_again(&mut self, succession: &Succession, now: Ms) {
-        let lost = self.given.iter().filter(|(_, given)| succession.is_over(given.to));
-        for nonce in lost.map(|(nonce, _)| *nonce).collect::<Vec<_>>() {
-            let Some(given) = self.given.get(&nonce) else { continue };
-            let Some(next) = self.next_owner(&given.record, succession) else { continue };
-            let mut record = (*given.record).clone();
-            (record.epoch, record.rev) = (next.epoch, 0);
-            self.due.remove(&(given.due, nonce));
-            self.given.insert(nonce, Given { to: next.node, record: record.into(), taken: false, due: now });
-            self.due.insert((now, nonce));
-        }
-    }
-
-    fn next_owner(&self, record: &Record, succession: &Succession) -> Option<Owner> {
-        if self.heirs.nodes().is_empty() {
-            return None; // who it will be is for others to say
-        }
-        let leaving = Some((self.me, &*self.heirs));
-        let next = succession.owner_after(record.birth.home, Position::of_session(record.nonce), leaving);
-        // What was given to this node is its own by the verdicts only once the giver is over; and it
-        // gives to nobody but its own heirs, which no verdict can pass over.
-        next.filter(|next| next.epoch > record.epoch && self.heirs.nodes().contains(&next.node))
-    }
-
-    /// The taker has it.
-    pub fn taken(&mut self, by: NodeRef, nonce: Nonce) {
-        if let Some(given) = self.given.get_mut(&nonce).filter(|given| given.to == by) {
-            given.taken = true;
-        }
-    }
-
-    /// What was given away and has not been taken yet.
-    pub fn untaken(&self) -> usize {
-        self.given.values().filter(|given| !given.taken).count()
-    }
-
-    /// This node, if it is still the one that was meant, is given a session by its owner; `None`
-    /// where it knows that to be out of date.
-    pub fn take(&mut self, to: NodeRef, record: &Arc<Record>, now: Ms) -> Option<Arc<Record>> {
-        let nonce = record.nonce;
-        if to != self.me || self.ended.contains_key(&nonce) {
-            return None;
-        }
-        if let Some(owned) = self.owned.get(&nonce) {
-            return (owned.record.epoch < record.epoch).then(|| self.adopt(record, record.epoch, now));
-        }
-        if self.given.get(&nonce).is_some_and(|given| given.record.epoch > record.epoch) {
-            return None; // given on already: a late repetition
-        }
-        // An owner in between may have written more than the one that gives it.
-        let copy = self.copies.get(&nonce).map(|(copy, _)| copy.clone());
-        let latest = copy.filter(|copy| copy.epoch + 1 >= record.epoch).unwrap_or_else(|| record.clone());
-        Some(self.adopt(&latest, record.epoch, now))
-    }
-
-    /// This node goes on under another incarnation: with what it owned, where it is its own heir.
-    /// What it has to leave to others it can still be asked for: these may not have got the latest.
-    pub fn be_reborn(&mut self, me: NodeRef, heir: bool, succession: &Succession, now: Ms) {
-        self.me = me;
-        self.heirs = Ring::over(Vec::new()).into();
-        self.due.clear();
-        for (nonce, ending) in &mut self.ending {
-            ending.due = now;
-            self.due.insert((now, *nonce));
-        }
-        // Those who told the earlier incarnation to keep something can't tell this one to drop it.
-        for (nonce, (record, _)) in std::mem::take(&mut self.copies) {
-            self.keep_older(nonce, record, now);
-        }
-        let given = std::mem::take(&mut self.given).into_iter().map(|(nonce, given)| (nonce, given.record));
-        let owned = std::mem::take(&mut self.owned).into_iter().map(|(nonce, owned)| (nonce, owned.record));
-        for (nonce, record) in given {
-            self.keep_older(nonce, record, now);
-        }
-        for (nonce, record) in owned {
-            let owner = succession.owner(record.birth.home, Position::of_session(nonce));
-            match owner.filter(|owner| heir && owner.node == me) {
-                Some(owner) => drop(self.adopt(&record, owner.epoch, now)),
-                None => self.keep_older(nonce, record, now),
-            }
-        }
-    }
-
-    /// Keeps a record of its past, unless it has a later one.
-    fn keep_older(&mut self, nonce: Nonce, record: Arc<Record>, now: Ms) {
-        if self.past.get(&nonce).is_none_or(|(known, _)| known.version() < record.version()) {
-            self.past.insert(nonce, (record, now));
-        }
     }
 
     // --- small things ---
