@@ -1,12 +1,14 @@
 //! What a node is told: flags and a TOML file, in two steps. [`written`] reads what stands there and
 //! collects every mistake with its line; this file holds what is meant by it.
 
+mod affinity;
 mod meaning;
 mod routes;
 mod upstream;
 mod url;
 mod written;
 
+pub(crate) use affinity::{Key, Protocol, is_mirrored};
 pub(crate) use meaning::load;
 pub(crate) use upstream::{ChildCommand, Upstream};
 pub(crate) use url::UpstreamUrl;
@@ -42,7 +44,9 @@ pub(crate) struct Config {
 pub(crate) struct Route {
     pub(crate) id: RouteId,
     pub(crate) path: String,
-    pub(crate) affinity: Affinity,
+    pub(crate) protocol: Protocol,
+    /// What ties requests without a session to a node; without a key any node serves them.
+    pub(crate) key: Option<Key>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) on_loss: OnLoss,
     pub(crate) idle_timeout: Duration,
@@ -55,16 +59,10 @@ pub(crate) struct Route {
     pub(crate) trust_annotations: bool,
 }
 
-/// What ties requests to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Affinity {
-    /// An MCP route: the session.
-    Session,
-    /// Not MCP: nothing, any node serves.
-    None,
-    Header(String),
-    Cookie(String),
-    Query(String),
+impl Route {
+    pub(crate) fn speaks_mcp(&self) -> bool {
+        self.protocol == Protocol::Mcp
+    }
 }
 
 /// What the command line says; a flag wins over the file.

@@ -1,20 +1,21 @@
 //! From what is written to what is meant: the routes.
 
 use super::{
-    Affinity, BODY_LEN_MAX_DEFAULT, ChildCommand, Route, Upstream, UpstreamUrl,
+    BODY_LEN_MAX_DEFAULT, ChildCommand, Protocol, Route, Upstream, UpstreamUrl, affinity,
     written::{At, Mistakes, Table},
 };
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-const ROUTE_KEYS: [&str; 13] = [
+const ROUTE_KEYS: [&str; 14] = [
     "path",
     "upstream",
     "transport",
     "command",
     "env",
     "start_timeout",
+    "protocol",
     "affinity",
     "on_loss",
     "idle_timeout",
@@ -72,7 +73,7 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mis
 fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<Route> {
     let path = table.string("path", m);
     let urls = table.strings("upstream", m);
-    let affinity = table.word_or_pair("affinity", m);
+    let (protocol, affinity) = (table.string("protocol", m), table.word_or_pair("affinity", m));
     let on_loss = table.string("on_loss", m);
     let idle_timeout = table.string("idle_timeout", m);
     let max_sessions = table.integer("max_sessions", m);
@@ -133,18 +134,9 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
         m.add(path.line, format!("path {:?} is not of the form /name", path.value));
     }
     let mut route = mcp_route(path.value, served_by);
-    if let Some(at) = affinity {
-        route.affinity = match at.value {
-            (word, None) if word == "none" => Affinity::None,
-            (kind, Some(name)) if kind == "header" => Affinity::Header(name.to_ascii_lowercase()),
-            (kind, Some(name)) if kind == "cookie" => Affinity::Cookie(name),
-            (kind, Some(name)) if kind == "query" => Affinity::Query(name),
-            (other, _) => {
-                let known = "\"none\", { header = \"...\" }, { cookie = \"...\" } or { query = \"...\" }";
-                m.add(at.line, format!("affinity {other:?} is not {known}"));
-                Affinity::None
-            }
-        };
+    (route.protocol, route.key) = affinity::read(protocol, affinity, m);
+    if !route.speaks_mcp() && route.upstreams.iter().any(Upstream::is_bridged) {
+        m.add(line, "the route's upstream is an MCP server, and its protocol is plain HTTP");
     }
     if let Some(at) = on_loss {
         route.on_loss = match at.value.as_str() {
@@ -163,7 +155,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
     route.sessions_max = max_sessions.map_or(route.sessions_max, |at| at.value);
     route.sessions_per_client_max = max_sessions_per_client.map_or(route.sessions_max, |at| at.value);
     if let Some(at) = max_body_bytes {
-        if route.affinity != Affinity::Session {
+        if !route.speaks_mcp() {
             m.add(at.line, "max_body_bytes is for MCP routes; others pass bodies on as they come");
         }
         route.body_len_max = at.value;
@@ -177,7 +169,8 @@ fn mcp_route(path: String, upstreams: Vec<Upstream>) -> Route {
     Route {
         id: RouteId::of(&path),
         path,
-        affinity: Affinity::Session,
+        protocol: Protocol::Mcp,
+        key: None,
         upstreams,
         on_loss: OnLoss::Reinitialize,
         idle_timeout: IDLE_TIMEOUT_DEFAULT,

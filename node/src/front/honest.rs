@@ -7,25 +7,15 @@ use super::read::WithoutSession;
 use super::reattach::{Attached, JourneyAgain};
 use super::watch::{Of, Watch};
 use super::{Front, respond};
-use crate::answer::{Answer, BodyStream, Broke, whole};
+use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
 use crate::ask::{Ask, Errand};
-use crate::config::Affinity;
 use crate::journey::NoAnswer;
 use crate::mcp::{self, Calls};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
-use hyper::{
-    Method, StatusCode,
-    body::{Body, Frame},
-    header,
-    http::response::Parts,
-};
+use hyper::{Method, StatusCode, header, http::response::Parts};
 use proto::core::route::Hop;
 use proto::wire::{Reason, Refusal};
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
 
 /// An answer up to this size is held until it is whole, so that one that breaks in the middle can
 /// be replaced; and an event up to this size, for the same reason. Most answers are below 1 KiB.
@@ -102,7 +92,7 @@ impl Front {
 
     /// The stream of events that the client gets of the answer to `ask`.
     fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
-        let speaks = ask.route.affinity == Affinity::Session;
+        let speaks = ask.route.speaks_mcp();
         let of = match &calls {
             Calls::None => Of::Own { turn: self.leaving.turn(), speaks },
             Calls::One(_) | Calls::Many(_) => Of::Call,
@@ -154,34 +144,12 @@ async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
             None => return Ok(Kept::Answer(Answer::from_parts(head, whole(held.freeze())))),
         }
     }
-    let first = Some(held.freeze());
-    Ok(Kept::Answer(Answer::from_parts(head, Resumed { first, rest: body }.boxed_unsync())))
+    Ok(Kept::Answer(Answer::from_parts(head, resumed(held.freeze(), body))))
 }
 
 pub(super) fn reason(broke: Broke) -> Reason {
     match broke {
         Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
         Broke::Hop | Broke::Moved => Reason::OwnerBroke,
-    }
-}
-
-/// A body of which the first part has been read already.
-struct Resumed {
-    first: Option<Bytes>,
-    rest: BodyStream,
-}
-
-impl Body for Resumed {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
     }
 }

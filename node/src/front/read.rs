@@ -3,7 +3,7 @@
 use super::{Front, origin};
 use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
-use crate::config::{Affinity, Route};
+use crate::config::{Protocol, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upstream::strip_hop_by_hop;
 use bytes::Bytes;
@@ -64,9 +64,9 @@ pub(super) enum Refused {
 
 /// Whether a path belongs to a route: an MCP endpoint is one path, another service a tree.
 pub(super) fn is_for(route: &Route, path: &str) -> bool {
-    match route.affinity {
-        Affinity::Session => path == route.path,
-        Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
+    match route.protocol {
+        Protocol::Mcp => path == route.path,
+        Protocol::Http => {
             let rest = path.strip_prefix(route.path.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || route.path.ends_with('/'))
         }
@@ -79,7 +79,7 @@ impl Front {
         route: &Arc<Route>,
         request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
-        let is_mcp = route.affinity == Affinity::Session;
+        let is_mcp = route.speaks_mcp();
         if is_mcp && !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
             let asks = request.method() == Method::OPTIONS;
             let preflight = origin::preflight(request.headers(), METHODS).filter(|_| asks);
@@ -100,7 +100,7 @@ impl Front {
             headers.insert(FORWARDED_HOST, host);
         }
         if !is_mcp {
-            let errand = ask::keyed_errand(&route.affinity, &target, &headers);
+            let errand = ask::keyed_errand(route, &target, &headers);
             let body = match body.is_end_stream() {
                 true => Payload::Whole(Bytes::new()),
                 false => Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()),
@@ -113,7 +113,7 @@ impl Front {
         }
         let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
         let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
-        let (errand, without_session) = self.errand(route, &headers, message.as_ref())?;
+        let (errand, without_session) = self.errand(route, &target, &headers, &body, message.as_ref())?;
         // A GET listens and a DELETE ends what may have ended already.
         let nature = message.as_ref().map_or(Nature::Safe, |message| message.nature);
         let calls = message.map(|message| message.calls).unwrap_or_default();
@@ -126,11 +126,13 @@ impl Front {
     fn errand(
         &self,
         route: &Arc<Route>,
+        target: &str,
         headers: &HeaderMap,
+        body: &[u8],
         message: Option<&Message>,
     ) -> Result<(Errand, WithoutSession), Refused> {
         let calls = || message.map(|message| message.calls.clone()).unwrap_or_default();
-        match ask::mcp_errand(route, headers, message, self.journey.cluster.seal()) {
+        match ask::mcp_errand(route, target, headers, body, message, self.journey.cluster.seal()) {
             Ok(errand) => {
                 let discover = message.is_some_and(|message| message.method == mcp::Method::Discover);
                 Ok((errand, if discover { WithoutSession::Discover } else { WithoutSession::Fine }))

@@ -1,6 +1,7 @@
 //! MCP as far as a gateway must know it: pure functions over bytes and headers.
 
 mod errors;
+pub(crate) mod modern;
 mod peek;
 mod rpc;
 mod sse;

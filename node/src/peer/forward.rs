@@ -56,8 +56,9 @@ impl Peers {
         if self.is_suspect(outgoing.to) {
             return Delivered::Unsent;
         }
-        // A GET is a stream that may stay open for hours; what else there is, is answered and done.
-        let lane = if outgoing.method == Method::GET { Lane::Streams } else { Lane::Calls };
+        // Streams that may stay open for hours; what else there is, is answered and done.
+        let listens = outgoing.method == Method::GET || outgoing.nature == Nature::Listens;
+        let lane = if listens { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
             Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
             Ok(Ok(slot)) => {
