@@ -2,7 +2,7 @@
 //! answer, and wait for ever on a stream that ends without one; so whatever breaks on the way, who
 //! waits gets a JSON-RPC error that says so.
 
-use super::events::Events;
+use super::events::{Events, Kind};
 use super::read::WithoutSession;
 use super::reattach::{Attached, JourneyAgain};
 use super::watch::{Of, Watch};
@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
 use hyper::{Method, StatusCode, header, http::response::Parts};
 use proto::core::route::Hop;
-use proto::wire::{Reason, Refusal};
+use proto::wire::{Nature, Reason, Refusal};
 
 /// An answer up to this size is held until it is whole, so that one that breaks in the middle can
 /// be replaced; and an event up to this size, for the same reason. Most answers are below 1 KiB.
@@ -93,13 +93,19 @@ impl Front {
     /// The stream of events that the client gets of the answer to `ask`.
     fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
         let speaks = ask.route.speaks_mcp();
-        let of = match &calls {
-            Calls::None => Of::Own { turn: self.leaving.turn(), speaks },
-            Calls::One(_) | Calls::Many(_) => Of::Call,
+        let kind = match &calls {
+            Calls::None => Kind::Own,
+            Calls::One(_) | Calls::Many(_) if ask.nature == Nature::Listens => Kind::Subscription,
+            Calls::One(_) | Calls::Many(_) if mcp::is_modern(&ask.headers) => Kind::ModernAnswer,
+            Calls::One(_) | Calls::Many(_) => Kind::Answer,
+        };
+        let of = match kind {
+            Kind::Own | Kind::Subscription => Of::Own { turn: self.leaving.turn(), speaks },
+            Kind::Answer | Kind::ModernAnswer => Of::Call,
         };
         let watch = Watch::new(&self.leaving, of);
         let again = JourneyAgain::of(&self.journey, ask);
-        Attached::new(body, Events::new(calls), again, watch, &self.metrics).boxed_unsync()
+        Attached::new(body, Events::new(kind, calls), again, watch, &self.metrics).boxed_unsync()
     }
 }
 
