@@ -14,6 +14,7 @@ mod conformance;
 mod drain;
 mod join;
 mod lost_and_found;
+mod modern;
 mod plain_routes;
 mod prepare;
 mod sdk_clients;

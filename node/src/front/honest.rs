@@ -8,9 +8,9 @@ use super::reattach::{Attached, JourneyAgain};
 use super::watch::{Of, Watch};
 use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
-use crate::ask::{Ask, Errand};
+use crate::ask::{Ask, Errand, Payload};
 use crate::journey::NoAnswer;
-use crate::mcp::{self, Calls};
+use crate::mcp::{self, Calls, modern};
 use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
 use hyper::{Method, StatusCode, header, http::response::Parts};
@@ -66,7 +66,7 @@ impl Front {
         let status = answer.status();
         match without_session {
             WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
-                return Ok(Kept::Answer(discovered(answer, calls).await));
+                return Ok(Kept::Answer(discovered(answer, ask, calls).await));
             }
             WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
                 return Ok(Kept::Answer(respond::no_session(calls)));
@@ -115,7 +115,7 @@ fn is_about_the_caller(status: StatusCode) -> bool {
 }
 
 /// An upstream that refuses `server/discover` speaks sessions only, unless it says otherwise.
-async fn discovered(answer: Answer, calls: &Calls) -> Answer {
+async fn discovered(answer: Answer, ask: &Ask, calls: &Calls) -> Answer {
     let (head, body) = answer.into_parts();
     let Ok(body) = Limited::new(body, HELD_LEN_MAX).collect().await else {
         return respond::method_not_found(calls);
@@ -123,7 +123,12 @@ async fn discovered(answer: Answer, calls: &Calls) -> Answer {
     let body = body.to_bytes();
     let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let code = error.and_then(|error| error["error"]["code"].as_i64());
-    if code.is_some_and(|code| MODERN_ERRORS.contains(&code)) {
+    let is_modern = |code: i64| match &ask.body {
+        // No server that knows the method would say so of a complete request.
+        Payload::Whole(asked) if code == mcp::INVALID_PARAMS => !modern::is_complete(asked),
+        Payload::Whole(_) | Payload::Passing(_) => MODERN_ERRORS.contains(&code),
+    };
+    if code.is_some_and(is_modern) {
         Answer::from_parts(head, whole(body))
     } else {
         respond::method_not_found(calls)

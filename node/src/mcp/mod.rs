@@ -8,7 +8,7 @@ mod sse;
 mod tools;
 
 pub(crate) use errors::{
-    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
+    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
 };
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};
 pub(crate) use rpc::{About, Id, Rpc, messages, negotiated, one_line};

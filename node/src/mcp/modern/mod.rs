@@ -4,10 +4,12 @@
 
 mod events;
 mod header;
+mod meta;
 mod spots;
 
 pub(crate) use events::Rewriter;
 pub(crate) use header::{decoded, encoded};
+pub(crate) use meta::is_complete;
 pub(crate) use spots::{About, Request, Spot, rewritten, splice};
 
 use hyper::header::HeaderName;
