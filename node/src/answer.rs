@@ -55,6 +55,11 @@ pub(crate) fn holding<T: Send + Unpin + 'static>(body: BodyStream, held: T) -> B
     Holding { body, _held: held }.boxed_unsync()
 }
 
+/// A body of which the first part has been read already.
+pub(crate) fn resumed(first: Bytes, rest: BodyStream) -> BodyStream {
+    Resumed { first: Some(first), rest }.boxed_unsync()
+}
+
 /// A stream of the server's own, with something of Ringway's before it, that breaks off when the
 /// session moves.
 pub(crate) fn until(
@@ -87,6 +92,26 @@ impl Body for Until {
             return Poll::Ready(Some(Err(Broke::Moved)));
         }
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
+struct Resumed {
+    first: Option<Bytes>,
+    rest: BodyStream,
+}
+
+impl Body for Resumed {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
     }
 }
 

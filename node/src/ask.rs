@@ -1,12 +1,15 @@
 //! A request, read and classified: what the client's HTTP request asks Ringway for.
 
 use crate::answer::{BodyStream, whole};
-use crate::config::{Affinity, Endpoint, Route};
-use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID};
+use crate::config::{Endpoint, Key, Route, is_mirrored};
+use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID, modern};
 use bytes::Bytes;
-use hyper::{HeaderMap, Method, header::HeaderValue};
+use hyper::{
+    HeaderMap, Method,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use proto::core::ring::Position;
-use proto::id::{NodeRef, SealKeys, SessionId};
+use proto::id::{NodeRef, Principal, SealKeys, SessionId, UpstreamTag, Wrapped};
 use proto::wire::{self, GoneWhy, Nature};
 use std::{
     fmt,
@@ -129,7 +132,32 @@ pub(crate) enum Errand {
     Open,
     Session(Box<SessionId>),
     Key(Position),
+    Pinned(Box<Pin>),
     Anyone,
+}
+
+/// State at an upstream that a modern request belongs to.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    /// Where the state is known.
+    pub(crate) home: NodeRef,
+    pub(crate) upstream: UpstreamTag,
+    /// What ties its caller's other requests to a node, where the route has such a key.
+    pub(crate) key: Option<Position>,
+    /// The names of it in the request's body, and what they are to the upstream.
+    pub(crate) names: Vec<(modern::Spot, Wrapped)>,
+}
+
+impl Pin {
+    /// Where the ring is walked from when the home is gone.
+    pub(crate) fn position(&self) -> Position {
+        self.key.unwrap_or_else(|| Position::of_key(&self.upstream.0.to_be_bytes()))
+    }
+
+    /// The upstream, where this node has it too.
+    pub(crate) fn upstream_of(&self, route: &Route) -> Option<usize> {
+        route.upstreams.iter().position(|upstream| upstream.tag() == self.upstream)
+    }
 }
 
 impl Errand {
@@ -139,6 +167,7 @@ impl Errand {
             Self::Open => Some(wire::Errand::Open),
             Self::Session(_) => Some(wire::Errand::Session),
             Self::Key(_) => Some(wire::Errand::Key),
+            Self::Pinned(_) => Some(wire::Errand::Pinned),
             Self::Anyone => None,
         }
     }
@@ -153,19 +182,23 @@ pub(crate) enum NoErrand {
     NoSession,
 }
 
-/// What a request to an MCP route asks for; `message` is its body, of a POST.
+/// What a request to an MCP route asks for; `message` is what its body says, of a POST.
 pub(crate) fn mcp_errand(
     route: &Route,
+    target: &str,
     headers: &HeaderMap,
+    body: &[u8],
     message: Option<&Message>,
     seal: &SealKeys,
 ) -> Result<Errand, NoErrand> {
-    match message.map(|message| message.method) {
-        Some(mcp::Method::Initialize) => return Ok(Errand::Open),
-        Some(mcp::Method::Discover) => return Ok(Errand::Anyone),
-        Some(mcp::Method::Other) | None => {}
+    if message.is_some_and(|message| message.method == mcp::Method::Initialize) {
+        return Ok(Errand::Open);
     }
     if mcp::is_modern(headers) {
+        let pinned = pinned_errand(route, target, headers, body, seal);
+        return Ok(pinned.unwrap_or_else(|| keyed_errand(route, target, headers)));
+    }
+    if message.is_some_and(|message| message.method == mcp::Method::Discover) {
         return Ok(Errand::Anyone);
     }
     match headers.get(SESSION_ID) {
@@ -202,6 +235,28 @@ pub(crate) fn messages_errand(
     if is_one { Ok(Errand::Session(Box::new(id))) } else { Err(NoErrand::Gone(GoneWhy::OtherRoute)) }
 }
 
+/// What a modern request asks for that names a task or a state; `None` where none of its names was
+/// given out by this cluster. Such a name passes on as it is: it is the upstream's to say that it
+/// does not know it, and to another Ringway behind this one it may mean something.
+pub(crate) fn pinned_errand(
+    route: &Route,
+    target: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    seal: &SealKeys,
+) -> Option<Errand> {
+    let opened = modern::Request::read(body).spots.into_iter().filter_map(|spot| {
+        let wrapped = seal.open_wrapped(spot.kind, route.id, &spot.text)?;
+        Some((spot, wrapped))
+    });
+    let mut names: Vec<_> = opened.collect();
+    // One request goes to one upstream: tasks of others are unknown there, and it says so.
+    let (_, Wrapped { home, upstream, .. }) = names.first()?;
+    let (home, upstream) = (*home, *upstream);
+    names.retain(|(_, wrapped)| wrapped.upstream == upstream);
+    Some(Errand::Pinned(Box::new(Pin { home, upstream, key: key(route, target, headers), names })))
+}
+
 /// The session that a request names.
 pub(crate) fn session(route: &Route, headers: &HeaderMap, seal: &SealKeys) -> Result<SessionId, GoneWhy> {
     let text = headers.get(SESSION_ID).and_then(|value| value.to_str().ok()).ok_or(GoneWhy::Forged)?;
@@ -209,15 +264,28 @@ pub(crate) fn session(route: &Route, headers: &HeaderMap, seal: &SealKeys) -> Re
     if id.birth.route == route.id { Ok(id) } else { Err(GoneWhy::OtherRoute) }
 }
 
-/// What a request to a route that is not MCP asks for.
-pub(crate) fn keyed_errand(affinity: &Affinity, target: &str, headers: &HeaderMap) -> Errand {
-    let key = match affinity {
-        Affinity::Session | Affinity::None => None,
-        Affinity::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        Affinity::Cookie(name) => cookie(headers, name),
-        Affinity::Query(name) => query(target, name),
+/// What a request without a session or any other state asks for.
+pub(crate) fn keyed_errand(route: &Route, target: &str, headers: &HeaderMap) -> Errand {
+    key(route, target, headers).map_or(Errand::Anyone, Errand::Key)
+}
+
+fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
+    let key = match route.key.as_ref()? {
+        Key::Principal => principal(headers).0.to_vec(),
+        // As the body says it, whichever way the client writes it.
+        Key::Header(name) if is_mirrored(name) => modern::decoded(headers.get(name)?).into_owned(),
+        Key::Header(name) => headers.get(name)?.as_bytes().to_vec(),
+        Key::Cookie(name) => cookie(headers, name)?,
+        Key::Query(name) => query(target, name)?,
     };
-    key.map_or(Errand::Anyone, |key| Errand::Key(Position::of_key(&key)))
+    Some(Position::of_key(&key))
+}
+
+/// Who calls: whoever has these credentials.
+fn principal(headers: &HeaderMap) -> Principal {
+    let Some(credentials) = headers.get(AUTHORIZATION) else { return Principal::ANYONE };
+    let digest = ring::digest::digest(&ring::digest::SHA256, credentials.as_bytes());
+    Principal(*digest.as_ref().first_chunk().expect("a SHA-256 digest has 32 bytes"))
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
@@ -238,31 +306,147 @@ fn query(target: &str, name: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::{COOKIE, HeaderValue};
+    use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol, Upstream, UpstreamUrl};
+    use hyper::header::{COOKIE, HeaderName, HeaderValue};
+    use proto::core::route::OnLoss;
+    use proto::id::{DEVELOPMENT_SECRET, Incarnation, RouteId, Tag, WrapKind};
+    use std::time::Duration;
 
-    fn key(affinity: &Affinity, target: &str, headers: &HeaderMap) -> Option<Position> {
-        match keyed_errand(affinity, target, headers) {
-            Errand::Key(position) => Some(position),
-            Errand::Open | Errand::Session(_) | Errand::Anyone => None,
+    fn route(protocol: Protocol, key: Option<Key>) -> Route {
+        let url = |port: u16| format!("http://127.0.0.1:{port}/mcp");
+        let upstreams = [1, 2].map(|port| Upstream::Http(UpstreamUrl::parse(&url(port)).expect("a URL")));
+        Route {
+            id: RouteId::of("/x"),
+            path: "/x".into(),
+            protocol,
+            key,
+            upstreams: upstreams.into(),
+            on_loss: OnLoss::Reinitialize,
+            idle_timeout: Duration::from_secs(1),
+            sessions_max: 1,
+            sessions_per_client_max: 1,
+            body_len_max: BODY_LEN_MAX_DEFAULT,
+            trust_annotations: true,
         }
+    }
+
+    fn headers<const N: usize>(listed: [(&'static str, &'static str); N]) -> HeaderMap {
+        let header = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        listed.map(header).into_iter().collect()
+    }
+
+    fn key_of(key: Option<Key>, target: &str, headers: &HeaderMap) -> Option<Position> {
+        super::key(&route(Protocol::Http, key), target, headers)
+    }
+
+    fn header(name: &'static str) -> Option<Key> {
+        Some(Key::Header(HeaderName::from_static(name)))
     }
 
     #[test]
     fn a_key_is_found_where_the_route_says() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-job-id", HeaderValue::from_static("7"));
+        let mut headers = headers([("x-job-id", "7")]);
         headers.insert(COOKIE, HeaderValue::from_static("other=1; sid=7"));
         let expected = Some(Position::of_key(b"7"));
-        assert_eq!(key(&Affinity::Header("x-job-id".into()), "/jobs", &headers), expected);
-        assert_eq!(key(&Affinity::Cookie("sid".into()), "/jobs", &headers), expected);
-        assert_eq!(key(&Affinity::Query("sid".into()), "/jobs?a=1&sid=7", &headers), expected);
-        for absent in [
-            Affinity::None,
-            Affinity::Header("x-other".into()),
-            Affinity::Cookie("si".into()),
-            Affinity::Query("si".into()),
-        ] {
-            assert_eq!(key(&absent, "/jobs?sid=7", &headers), None, "{absent:?}");
+        assert_eq!(key_of(header("x-job-id"), "/jobs", &headers), expected);
+        assert_eq!(key_of(Some(Key::Cookie("sid".into())), "/jobs", &headers), expected);
+        assert_eq!(key_of(Some(Key::Query("sid".into())), "/jobs?a=1&sid=7", &headers), expected);
+        for absent in [None, header("x-other"), Some(Key::Cookie("si".into())), Some(Key::Query("si".into()))]
+        {
+            assert_eq!(key_of(absent.clone(), "/jobs?sid=7", &headers), None, "{absent:?}");
         }
+    }
+
+    #[test]
+    fn a_mirrored_header_means_what_the_body_says() {
+        let plain = key_of(header("mcp-param-city"), "/x", &headers([("mcp-param-city", "Bern")]));
+        let encoded = headers([("mcp-param-city", "=?base64?QmVybg==?=")]);
+        assert_eq!(plain, Some(Position::of_key(b"Bern")));
+        assert_eq!(key_of(header("mcp-param-city"), "/x", &encoded), plain);
+        let other = headers([("x-city", "=?base64?QmVybg==?=")]);
+        assert_ne!(key_of(header("x-city"), "/x", &other), plain, "nothing says that it is encoded");
+    }
+
+    #[test]
+    fn a_caller_is_who_has_the_credentials_and_nobody_is_one_caller() {
+        let of =
+            |headers: HeaderMap| key_of(Some(Key::Principal), "/x", &headers).expect("everybody has one");
+        assert_eq!(
+            of(headers([("authorization", "Bearer a")])),
+            of(headers([("authorization", "Bearer a")]))
+        );
+        assert_ne!(
+            of(headers([("authorization", "Bearer a")])),
+            of(headers([("authorization", "Bearer b")]))
+        );
+        assert_eq!(of(HeaderMap::new()), of(headers([("x-other", "1")])));
+    }
+
+    const MODERN: (&str, &str) = ("mcp-protocol-version", "2026-07-28");
+
+    fn errand(route: &Route, headers: &HeaderMap, body: &str) -> String {
+        let seal = SealKeys::new(&[DEVELOPMENT_SECRET], "ringway");
+        let message = mcp::peek(body.as_bytes(), false).expect("a message");
+        match mcp_errand(route, "/x", headers, body.as_bytes(), Some(&message), &seal) {
+            Ok(Errand::Pinned(pin)) => format!("{} {:?}", pin.names[0].1.value, pin.upstream_of(route)),
+            Ok(Errand::Key(_)) => "key".into(),
+            Ok(errand) => format!("{errand:?}"),
+            Err(none) => format!("{none:?}"),
+        }
+    }
+
+    #[test]
+    fn a_key_ties_the_modern_requests_of_an_mcp_route_and_no_others() {
+        let route = route(Protocol::Mcp, Some(Key::Principal));
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#;
+        let discover = r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#;
+        let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
+        assert_eq!(errand(&route, &headers([MODERN]), call), "key");
+        assert_eq!(errand(&route, &headers([MODERN]), discover), "key");
+        assert_eq!(errand(&route, &headers([MODERN]), initialize), "Open");
+        let legacy = headers([("mcp-protocol-version", "2025-11-25")]);
+        assert_eq!(errand(&route, &legacy, call), "NoSession");
+        assert_eq!(errand(&route, &legacy, discover), "Anyone");
+    }
+
+    #[test]
+    fn a_modern_request_is_pinned_to_where_its_task_or_state_is() {
+        let route = route(Protocol::Mcp, Some(Key::Principal));
+        let seal = SealKeys::new(&[DEVELOPMENT_SECRET], "ringway");
+        let home = NodeRef { tag: Tag(1), inc: Incarnation(1) };
+        let wrap = |kind, at: usize, value: &str| {
+            let upstream = route.upstreams[at].tag();
+            seal.wrap(kind, route.id, &Wrapped { home, upstream, value: value.into() })
+        };
+        let (task, state) = (wrap(WrapKind::Task, 1, "t"), wrap(WrapKind::State, 0, "s"));
+        let get = |id: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{{"taskId":"{id}"}}}}"#)
+        };
+        assert_eq!(errand(&route, &headers([MODERN]), &get(&task)), "t Some(1)");
+        assert_eq!(errand(&route, &headers([MODERN]), &get(&state)), "key", "a state is no task");
+        assert_eq!(errand(&route, &headers([MODERN]), &get("t")), "key", "the upstream's own name");
+        let retry = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"x","requestState":"{state}"}}}}"#
+        );
+        assert_eq!(errand(&route, &headers([MODERN]), &retry), "s Some(0)");
+        let legacy = headers([("mcp-protocol-version", "2025-11-25")]);
+        assert_eq!(errand(&route, &legacy, &get(&task)), "NoSession", "legacy traffic is not looked at");
+    }
+
+    #[test]
+    fn who_listens_to_tasks_of_several_upstreams_is_pinned_to_the_first() {
+        let route = route(Protocol::Mcp, None);
+        let seal = SealKeys::new(&[DEVELOPMENT_SECRET], "ringway");
+        let home = NodeRef { tag: Tag(1), inc: Incarnation(1) };
+        let ids = [(1, "a"), (0, "b"), (1, "c")].map(|(at, value)| {
+            let wrapped = Wrapped { home, upstream: route.upstreams[at].tag(), value: value.into() };
+            seal.wrap(WrapKind::Task, route.id, &wrapped)
+        });
+        let body = serde_json::json!({"method": "subscriptions/listen", "params": {"notifications": {"taskIds": ids}}});
+        let body = body.to_string();
+        let errand = pinned_errand(&route, "/x", &HeaderMap::new(), body.as_bytes(), &seal);
+        let Some(Errand::Pinned(pin)) = errand else { panic!("{errand:?}") };
+        let names: Vec<_> = pin.names.iter().map(|(_, wrapped)| wrapped.value.as_str()).collect();
+        assert_eq!((names, pin.upstream_of(&route)), (vec!["a", "c"], Some(1)));
     }
 }

@@ -157,7 +157,7 @@ impl Journey {
     async fn revive(&self, ask: &Ask) -> Result<(), Refusal> {
         match &ask.errand {
             Errand::Session(id) => self.sessions.revive(ask, id).await,
-            Errand::Open | Errand::Key(_) | Errand::Anyone => Ok(()),
+            Errand::Open | Errand::Key(_) | Errand::Pinned(_) | Errand::Anyone => Ok(()),
         }
     }
 
@@ -168,6 +168,10 @@ impl Journey {
                 (Question::Session { birth: &id.birth, nonce: id.nonce }, self.sessions.holding(id))
             }
             Errand::Key(position) => (Question::Key(*position), Holding::Unknown),
+            Errand::Pinned(pin) => {
+                let is_mine = pin.upstream_of(&ask.route).is_some();
+                (Question::Pinned { home: pin.home, is_mine, position: pin.position() }, Holding::Unknown)
+            }
             Errand::Anyone => (Question::Anyone, Holding::Unknown),
         };
         self.cluster.route(question, hop, &round.tried, round.hint, holding, ask.route.on_loss)
@@ -246,7 +250,9 @@ impl Journey {
     async fn serve(&self, ask: &Ask) -> Result<Answer, Refusal> {
         match &ask.errand {
             Errand::Session(id) => self.sessions.serve(ask, id).await,
-            Errand::Open | Errand::Key(_) | Errand::Anyone => self.sessions.pass(ask).await,
+            Errand::Open | Errand::Key(_) | Errand::Pinned(_) | Errand::Anyone => {
+                self.sessions.pass(ask).await
+            }
         }
     }
 }
@@ -269,9 +275,12 @@ impl Round {
 
     /// A request whose answer was lost may be sent again: to its owner, which knows its number, or to
     /// the next one, which knows that it may have run. A session that was opened and never told to
-    /// anybody does no harm.
+    /// anybody does no harm. Who serves what has no session keeps no numbers.
     fn may_repeat(&self, ask: &Ask) -> bool {
-        matches!(ask.errand, Errand::Session(_) | Errand::Open)
+        match ask.errand {
+            Errand::Session(_) | Errand::Open => true,
+            Errand::Key(_) | Errand::Pinned(_) | Errand::Anyone => !ask.is_call(),
+        }
     }
 
     /// A session that was certainly not opened at one node may be opened at the next.

@@ -13,7 +13,7 @@ async fn the_suites_lose_nothing_on_the_way_through_a_cluster() {
     let Some(tooling) = or_left_out(test, conformance::tooling().await) else { return };
     let Parts { cluster, upstreams } = counting_cluster(3, 3).await;
     let balancer = Balancer::start(cluster.listens()).await.unwrap();
-    for suite in [Suite::V0_1_16All, Suite::V0_2Requirements20251125] {
+    for suite in Suite::ALL {
         let direct = conformance::run(suite, &upstreams[0].url, &tooling).await.unwrap();
         let through = conformance::run(suite, &balancer.url("/mcp"), &tooling).await.unwrap();
         println!(

@@ -15,6 +15,7 @@ mod drain;
 mod http_sse;
 mod join;
 mod lost_and_found;
+mod modern;
 mod plain_routes;
 mod prepare;
 mod sdk_clients;

@@ -1,12 +1,14 @@
 //! What a node is told: flags and a TOML file, in two steps. [`written`] reads what stands there and
 //! collects every mistake with its line; this file holds what is meant by it.
 
+mod affinity;
 mod meaning;
 mod routes;
 mod upstream;
 mod url;
 mod written;
 
+pub(crate) use affinity::{Key, Protocol, is_mirrored};
 pub(crate) use meaning::load;
 pub(crate) use upstream::{ChildCommand, Upstream};
 pub(crate) use url::UpstreamUrl;
@@ -42,7 +44,9 @@ pub(crate) struct Config {
 pub(crate) struct Route {
     pub(crate) id: RouteId,
     pub(crate) path: String,
-    pub(crate) affinity: Affinity,
+    pub(crate) protocol: Protocol,
+    /// What ties requests without a session to a node; without a key any node serves them.
+    pub(crate) key: Option<Key>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) on_loss: OnLoss,
     pub(crate) idle_timeout: Duration,
@@ -67,10 +71,14 @@ pub(crate) enum Endpoint {
 }
 
 impl Route {
+    pub(crate) fn speaks_mcp(&self) -> bool {
+        self.protocol == Protocol::Mcp
+    }
+
     /// Which endpoint of an MCP route has this path.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         match path {
-            _ if self.affinity != Affinity::Session => None,
+            _ if !self.speaks_mcp() => None,
             _ if path == self.path => Some(Endpoint::Mcp),
             _ => match path.strip_prefix(self.base())? {
                 "/sse" => Some(Endpoint::Sse),
@@ -88,18 +96,6 @@ impl Route {
     fn base(&self) -> &str {
         self.path.strip_suffix('/').unwrap_or(&self.path)
     }
-}
-
-/// What ties requests to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Affinity {
-    /// An MCP route: the session.
-    Session,
-    /// Not MCP: nothing, any node serves.
-    None,
-    Header(String),
-    Cookie(String),
-    Query(String),
 }
 
 /// What the command line says; a flag wins over the file.

@@ -1,20 +1,21 @@
 //! From what is written to what is meant: the routes.
 
 use super::{
-    Affinity, BODY_LEN_MAX_DEFAULT, ChildCommand, Endpoint, Route, Upstream, UpstreamUrl,
+    BODY_LEN_MAX_DEFAULT, ChildCommand, Endpoint, Protocol, Route, Upstream, UpstreamUrl, affinity,
     written::{At, Mistakes, Table},
 };
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-const ROUTE_KEYS: [&str; 13] = [
+const ROUTE_KEYS: [&str; 14] = [
     "path",
     "upstream",
     "transport",
     "command",
     "env",
     "start_timeout",
+    "protocol",
     "affinity",
     "on_loss",
     "idle_timeout",
@@ -77,7 +78,7 @@ fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistake
         let is_one = matches!(one.endpoint(&other.path), Some(Endpoint::Sse | Endpoint::Messages));
         // "/mcp" and "/mcp/" are two paths with the same ones below.
         let same = one.path != other.path && one.messages_path() == other.messages_path();
-        is_one || (same && one.affinity == Affinity::Session && other.affinity == Affinity::Session)
+        is_one || (same && one.speaks_mcp() && other.speaks_mcp())
     };
     for earlier in routes {
         let (mcp, other) = match (has(earlier, route), has(route, earlier)) {
@@ -95,7 +96,7 @@ fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistake
 fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<Route> {
     let path = table.string("path", m);
     let urls = table.strings("upstream", m);
-    let affinity = table.word_or_pair("affinity", m);
+    let (protocol, affinity) = (table.string("protocol", m), table.word_or_pair("affinity", m));
     let on_loss = table.string("on_loss", m);
     let idle_timeout = table.string("idle_timeout", m);
     let max_sessions = table.integer("max_sessions", m);
@@ -156,18 +157,9 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
         m.add(path.line, format!("path {:?} is not of the form /name", path.value));
     }
     let mut route = mcp_route(path.value, served_by);
-    if let Some(at) = affinity {
-        route.affinity = match at.value {
-            (word, None) if word == "none" => Affinity::None,
-            (kind, Some(name)) if kind == "header" => Affinity::Header(name.to_ascii_lowercase()),
-            (kind, Some(name)) if kind == "cookie" => Affinity::Cookie(name),
-            (kind, Some(name)) if kind == "query" => Affinity::Query(name),
-            (other, _) => {
-                let known = "\"none\", { header = \"...\" }, { cookie = \"...\" } or { query = \"...\" }";
-                m.add(at.line, format!("affinity {other:?} is not {known}"));
-                Affinity::None
-            }
-        };
+    (route.protocol, route.key) = affinity::read(protocol, affinity, m);
+    if !route.speaks_mcp() && route.upstreams.iter().any(Upstream::is_bridged) {
+        m.add(line, "the route's upstream is an MCP server, and its protocol is plain HTTP");
     }
     if let Some(at) = on_loss {
         route.on_loss = match at.value.as_str() {
@@ -186,7 +178,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
     route.sessions_max = max_sessions.map_or(route.sessions_max, |at| at.value);
     route.sessions_per_client_max = max_sessions_per_client.map_or(route.sessions_max, |at| at.value);
     if let Some(at) = max_body_bytes {
-        if route.affinity != Affinity::Session {
+        if !route.speaks_mcp() {
             m.add(at.line, "max_body_bytes is for MCP routes; others pass bodies on as they come");
         }
         route.body_len_max = at.value;
@@ -200,7 +192,8 @@ fn mcp_route(path: String, upstreams: Vec<Upstream>) -> Route {
     Route {
         id: RouteId::of(&path),
         path,
-        affinity: Affinity::Session,
+        protocol: Protocol::Mcp,
+        key: None,
         upstreams,
         on_loss: OnLoss::Reinitialize,
         idle_timeout: IDLE_TIMEOUT_DEFAULT,

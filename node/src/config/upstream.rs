@@ -1,6 +1,7 @@
 //! What serves a route, and how it is called.
 
 use super::UpstreamUrl;
+use proto::id::UpstreamTag;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// What serves a route.
@@ -32,6 +33,11 @@ impl Upstream {
             Self::Http(url) | Self::HttpSse(url) => url.text().clone(),
             Self::Stdio(_) => "stdio".into(),
         }
+    }
+
+    /// What stands for it in the names of its tasks and states.
+    pub(crate) fn tag(&self) -> UpstreamTag {
+        UpstreamTag::of(&self.name())
     }
 
     /// Its sessions live in this process, and end with it.

@@ -47,6 +47,14 @@ pub(crate) struct At<T> {
     pub(crate) line: Option<usize>,
 }
 
+/// A string, or the single entry of an inline table.
+#[derive(Clone, Debug)]
+pub(crate) enum WordOrPair {
+    Word(String),
+    Pair(String, String),
+    Flag(String, bool),
+}
+
 /// One table being read: keys are taken out, and what is left over is unknown.
 pub(crate) struct Table<'a> {
     text: &'a str,
@@ -96,19 +104,18 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The name of a scalar, or the single `{ key = "value" }` of an inline table.
-    pub(crate) fn word_or_pair(
-        &mut self,
-        key: &str,
-        mistakes: &mut Mistakes,
-    ) -> Option<At<(String, Option<String>)>> {
+    pub(crate) fn word_or_pair(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<WordOrPair>> {
         self.take(key, "a string or { kind = \"name\" }", mistakes, |value| {
             if let Some(word) = value.as_str() {
-                return Some((word.to_owned(), None));
+                return Some(WordOrPair::Word(word.to_owned()));
             }
             let table = value.as_table()?;
-            let (kind, name) = table.iter().next().filter(|_| table.len() == 1)?;
-            Some((kind.get_ref().to_string(), Some(name.get_ref().as_str()?.to_owned())))
+            let (kind, value) = table.iter().next().filter(|_| table.len() == 1)?;
+            let (kind, value) = (kind.get_ref().to_string(), value.get_ref());
+            match value.as_bool() {
+                Some(flag) => Some(WordOrPair::Flag(kind, flag)),
+                None => Some(WordOrPair::Pair(kind, value.as_str()?.to_owned())),
+            }
         })
     }
 

@@ -12,9 +12,23 @@ use hyper::header::HeaderValue;
 /// The end of a stream of the server's own: the client reconnects after a second.
 pub(super) const COME_BACK: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 
+/// What a client makes of a stream that ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The server's own, which nobody waits at for an answer. Its client comes back.
+    Own,
+    /// The answer to calls. Its client asks for the rest after the last event that has an id.
+    Answer,
+    /// The same from 2026-07-28 on, where nothing is resumed.
+    ModernAnswer,
+    /// The answer to `subscriptions/listen`: it never ends by itself, and without a result it ends
+    /// abruptly, which is how a client knows that it has to listen anew. An error would be one result
+    /// more: rmcp's client takes it for a refusal.
+    Subscription,
+}
+
 pub(super) struct Events {
-    /// The server's own, which nobody waits at for an answer.
-    is_own: bool,
+    kind: Kind,
     /// Who still waits for an answer.
     unanswered: Calls,
     last: LastEvent,
@@ -49,10 +63,9 @@ pub(super) enum GoesOn {
 }
 
 impl Events {
-    /// Of the answer to `calls`, or of the server's own where there are none.
-    pub(super) fn new(calls: Calls) -> Self {
+    pub(super) fn new(kind: Kind, calls: Calls) -> Self {
         Self {
-            is_own: matches!(calls, Calls::None),
+            kind,
             unanswered: calls,
             last: LastEvent::default(),
             has_passed: false,
@@ -65,7 +78,7 @@ impl Events {
     }
 
     pub(super) fn is_own(&self) -> bool {
-        self.is_own
+        self.kind == Kind::Own
     }
 
     /// What the client got so far ends with the end of an event.
@@ -108,7 +121,7 @@ impl Events {
 
     /// Reads what whole events say, as long as that matters. Gives back those that are to be passed on.
     fn note(&mut self, piece: Bytes) -> Bytes {
-        if !self.is_own && matches!(self.unanswered, Calls::None) {
+        if !self.is_own() && matches!(self.unanswered, Calls::None) {
             return piece;
         }
         let (mut at, mut repeated) = (0, None);
@@ -125,9 +138,9 @@ impl Events {
             if let Some(id) = event.id {
                 self.last.note(id, event.data.len());
                 // Nobody waits for an answer here, so the id was all that was not known.
-                self.unsure &= !self.is_own;
+                self.unsure &= !self.is_own();
             }
-            if !self.is_own && !event.data.is_empty() {
+            if !self.is_own() && !event.data.is_empty() {
                 self.unanswered = std::mem::take(&mut self.unanswered).without(&event.data);
             }
         }
@@ -139,12 +152,12 @@ impl Events {
 
     /// Where the stream goes on if it is cut off here; nowhere if that would do damage or is of no use.
     pub(super) fn goes_on(&self) -> Option<GoesOn> {
-        let is_wanted = self.is_own || !matches!(self.unanswered, Calls::None);
+        let is_wanted = self.is_own() || !matches!(self.unanswered, Calls::None);
         if self.committed || self.unsure || !is_wanted {
             return None;
         }
         if self.last.id.is_empty() {
-            return match self.is_own {
+            return match self.is_own() {
                 true => Some(GoesOn::Anew),
                 false => (!self.has_passed).then_some(GoesOn::AtTheStart),
             };
@@ -159,18 +172,27 @@ impl Events {
         self.taken_up = true;
     }
 
+    /// Whether the client can ask for the rest.
+    fn resumes(&self) -> bool {
+        match self.kind {
+            Kind::Own | Kind::Answer => !self.last.id.is_empty(),
+            Kind::ModernAnswer | Kind::Subscription => false,
+        }
+    }
+
     /// The last thing the client gets of a stream that goes on at another node, if it comes back there.
     pub(super) fn leave(&mut self) -> Option<Result<Bytes, Broke>> {
-        let is_wanted = self.is_own || !matches!(self.unanswered, Calls::None);
-        let is_known = !self.unsure && !self.last.id.is_empty();
+        let is_wanted = self.is_own() || !matches!(self.unanswered, Calls::None);
+        let is_known = !self.unsure && self.resumes();
         match is_wanted {
             false => None,
             // Half an event is nothing to the client: it comes again as a whole.
-            true if self.is_own && self.committed => None,
+            _ if self.kind == Kind::Subscription => None,
+            true if self.is_own() && self.committed => None,
             true if is_known && !self.committed => {
                 Some(Ok([b"id: ", &*self.last.id, b"\n", &*COME_BACK].concat().into()))
             }
-            true if self.is_own => Some(Ok(COME_BACK)),
+            true if self.is_own() => Some(Ok(COME_BACK)),
             true => self.last(Some(Broke::Hop)),
         }
     }
@@ -179,10 +201,15 @@ impl Events {
     pub(super) fn last(&mut self, broke: Option<Broke>) -> Option<Result<Bytes, Broke>> {
         let answered = matches!(self.unanswered, Calls::None);
         // The owner lives where the upstream is what broke, so the client can resume at it.
-        let resumes = !self.last.id.is_empty() && broke.is_none_or(|broke| broke == Broke::Upstream);
+        let resumes = self.resumes() && broke.is_none_or(|broke| broke == Broke::Upstream);
         match broke {
             Some(_) if self.committed => Some(Err(Broke::Answer)),
-            Some(_) if self.is_own => Some(Ok(COME_BACK)),
+            Some(_) if self.is_own() => Some(Ok(COME_BACK)),
+            Some(_) if self.kind == Kind::Subscription => None,
+            None if self.kind == Kind::Subscription => {
+                let rest = self.held.split().freeze();
+                (!rest.is_empty()).then_some(Ok(rest))
+            }
             Some(_) if self.unsure && !answered => Some(Err(Broke::Answer)),
             _ if answered || resumes || self.unsure => {
                 let rest = self.held.split().freeze();
@@ -239,7 +266,7 @@ mod tests {
 
     #[test]
     fn events_pass_whole_and_at_once() {
-        let mut events = Events::new(calls());
+        let mut events = Events::new(Kind::Answer, calls());
         let mut take = |chunk| take(&mut events, chunk);
         assert_eq!(take("data: 1\n\n").as_deref(), Some("data: 1\n\n"));
         assert_eq!(take("data: 2\n\ndata:").as_deref(), Some("data: 2\n\n"));
@@ -249,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_id_of_the_last_whole_event_is_remembered() {
-        let mut events = Events::new(Calls::None);
+        let mut events = Events::new(Kind::Own, Calls::None);
         assert_eq!(after(&events).as_deref(), Some(""));
         for (chunk, last) in [
             ("id: 1\ndata: \n\n", "1"),
@@ -265,10 +292,10 @@ mod tests {
 
     #[test]
     fn an_upstream_that_takes_its_ids_back_can_not_be_resumed_at() {
-        let mut events = Events::new(calls());
+        let mut events = Events::new(Kind::Answer, calls());
         take(&mut events, "id: 1\ndata: \n\n");
         assert!(events.last(Some(Broke::Upstream)).is_none(), "the client resumes");
-        let mut events = Events::new(calls());
+        let mut events = Events::new(Kind::Answer, calls());
         take(&mut events, "id: 1\ndata: \n\n");
         take(&mut events, "id:\n\n");
         let last = events.last(Some(Broke::Upstream)).expect("an error").expect("a whole event");
@@ -278,7 +305,7 @@ mod tests {
 
     #[test]
     fn half_an_event_is_dropped_when_the_stream_goes_on_elsewhere() {
-        let mut events = Events::new(Calls::None);
+        let mut events = Events::new(Kind::Own, Calls::None);
         assert_eq!(
             take(&mut events, "id: 1\ndata: a\n\nid: 2\ndata: b").as_deref(),
             Some("id: 1\ndata: a\n\n")
@@ -298,7 +325,7 @@ mod tests {
             // The ids of another upstream session have begun anew.
             (format!("id: 1\ndata: ab\n\n{next}"), format!("id: 1\ndata: ab\n\n{next}")),
         ] {
-            let mut events = Events::new(Calls::None);
+            let mut events = Events::new(Kind::Own, Calls::None);
             take(&mut events, seen);
             events.rewind();
             assert_eq!(take(&mut events, &resumed), Some(passed), "{resumed}");
@@ -308,7 +335,7 @@ mod tests {
     #[test]
     fn a_stream_goes_on_only_where_the_client_notices_nothing() {
         let long = format!("data: {}", "x".repeat(HELD_LEN_MAX + 1));
-        let mut events = Events::new(Calls::None);
+        let mut events = Events::new(Kind::Own, Calls::None);
         take(&mut events, "id: 1\ndata: x\n\n");
         take(&mut events, &long);
         assert!(!events.is_between() && after(&events).is_none(), "in the middle of an event");
@@ -317,12 +344,47 @@ mod tests {
         take(&mut events, "id: 3\ndata: x\n\n");
         assert_eq!(after(&events).as_deref(), Some("3"));
 
-        let mut events = Events::new(calls());
+        let mut events = Events::new(Kind::Answer, calls());
         take(&mut events, "data: {}\n\n");
         assert!(after(&events).is_none(), "without an id");
         take(&mut events, "id: 1\ndata: {}\n\n");
         assert_eq!(after(&events).as_deref(), Some("1"));
         take(&mut events, "id: 2\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n");
         assert!(after(&events).is_none(), "answered");
+    }
+
+    #[test]
+    fn an_answer_that_can_not_be_resumed_ends_in_an_error_even_after_an_id() {
+        let event = "id: 1\ndata: {}\n\n";
+        for (kind, broke, expected) in [
+            (Kind::Answer, Some(Broke::Upstream), None),
+            (Kind::Answer, Some(Broke::Hop), Some("mayHaveRun")),
+            (Kind::ModernAnswer, Some(Broke::Upstream), Some("mayHaveRun")),
+            (Kind::ModernAnswer, None, Some("mayHaveRun")),
+        ] {
+            let mut events = Events::new(kind, calls());
+            take(&mut events, event);
+            let last = events.last(broke).map(|last| String::from_utf8(last.expect("an event").to_vec()));
+            let last = last.map(|last| last.expect("text"));
+            assert_eq!(last.is_some(), expected.is_some(), "{kind:?} {broke:?}: {last:?}");
+            assert!(last.unwrap_or_default().contains(expected.unwrap_or_default()), "{kind:?} {broke:?}");
+        }
+        let mut events = Events::new(Kind::ModernAnswer, calls());
+        take(&mut events, event);
+        let last = events.leave().expect("an event").expect("whole");
+        assert!(String::from_utf8_lossy(&last).contains("mayHaveRun"), "the node leaves");
+    }
+
+    #[test]
+    fn a_subscription_ends_abruptly_and_at_the_end_of_an_event() {
+        for ending in [Events::leave, |events: &mut Events| events.last(Some(Broke::Hop))] {
+            let mut events = Events::new(Kind::Subscription, calls());
+            take(&mut events, "id: 1\ndata: {}\n\ndata: {");
+            assert!(ending(&mut events).is_none());
+        }
+        let mut events = Events::new(Kind::Subscription, calls());
+        let result = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
+        assert_eq!(take(&mut events, result).as_deref(), Some(result));
+        assert!(events.last(None).is_none(), "its graceful end is the upstream's");
     }
 }

@@ -2,30 +2,20 @@
 //! answer, and wait for ever on a stream that ends without one; so whatever breaks on the way, who
 //! waits gets a JSON-RPC error that says so.
 
-use super::events::Events;
+use super::events::{Events, Kind};
 use super::read::WithoutSession;
 use super::reattach::{Attached, JourneyAgain};
 use super::watch::{Of, Watch};
 use super::{Front, respond};
-use crate::answer::{Answer, BodyStream, Broke, whole};
-use crate::ask::{Ask, Errand};
-use crate::config::Affinity;
+use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
+use crate::ask::{Ask, Errand, Payload};
 use crate::journey::NoAnswer;
-use crate::mcp::{self, Calls};
-use bytes::{Bytes, BytesMut};
+use crate::mcp::{self, Calls, modern};
+use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
-use hyper::{
-    Method, StatusCode,
-    body::{Body, Frame},
-    header,
-    http::response::Parts,
-};
+use hyper::{Method, StatusCode, header, http::response::Parts};
 use proto::core::route::Hop;
-use proto::wire::{Reason, Refusal};
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use proto::wire::{Nature, Reason, Refusal};
 
 /// An answer up to this size is held until it is whole, so that one that breaks in the middle can
 /// be replaced; and an event up to this size, for the same reason. Most answers are below 1 KiB.
@@ -76,7 +66,7 @@ impl Front {
         let status = answer.status();
         match without_session {
             WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
-                return Ok(Kept::Answer(discovered(answer, calls).await));
+                return Ok(Kept::Answer(discovered(answer, ask, calls).await));
             }
             WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
                 return Ok(Kept::Answer(respond::no_session(calls)));
@@ -102,14 +92,20 @@ impl Front {
 
     /// The stream of events that the client gets of the answer to `ask`.
     fn attach(&self, body: BodyStream, ask: Ask, calls: Calls) -> BodyStream {
-        let speaks = ask.route.affinity == Affinity::Session;
-        let of = match &calls {
-            Calls::None => Of::Own { turn: self.leaving.turn(), speaks },
-            Calls::One(_) | Calls::Many(_) => Of::Call,
+        let speaks = ask.route.speaks_mcp();
+        let kind = match &calls {
+            Calls::None => Kind::Own,
+            Calls::One(_) | Calls::Many(_) if ask.nature == Nature::Listens => Kind::Subscription,
+            Calls::One(_) | Calls::Many(_) if mcp::is_modern(&ask.headers) => Kind::ModernAnswer,
+            Calls::One(_) | Calls::Many(_) => Kind::Answer,
+        };
+        let of = match kind {
+            Kind::Own | Kind::Subscription => Of::Own { turn: self.leaving.turn(), speaks },
+            Kind::Answer | Kind::ModernAnswer => Of::Call,
         };
         let watch = Watch::new(&self.leaving, of);
         let again = JourneyAgain::of(&self.journey, ask);
-        Attached::new(body, Events::new(calls), again, watch, &self.metrics).boxed_unsync()
+        Attached::new(body, Events::new(kind, calls), again, watch, &self.metrics).boxed_unsync()
     }
 }
 
@@ -119,7 +115,7 @@ fn is_about_the_caller(status: StatusCode) -> bool {
 }
 
 /// An upstream that refuses `server/discover` speaks sessions only, unless it says otherwise.
-async fn discovered(answer: Answer, calls: &Calls) -> Answer {
+async fn discovered(answer: Answer, ask: &Ask, calls: &Calls) -> Answer {
     let (head, body) = answer.into_parts();
     let Ok(body) = Limited::new(body, HELD_LEN_MAX).collect().await else {
         return respond::method_not_found(calls);
@@ -127,7 +123,12 @@ async fn discovered(answer: Answer, calls: &Calls) -> Answer {
     let body = body.to_bytes();
     let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let code = error.and_then(|error| error["error"]["code"].as_i64());
-    if code.is_some_and(|code| MODERN_ERRORS.contains(&code)) {
+    let is_modern = |code: i64| match &ask.body {
+        // No server that knows the method would say so of a complete request.
+        Payload::Whole(asked) if code == mcp::INVALID_PARAMS => !modern::is_complete(asked),
+        Payload::Whole(_) | Payload::Passing(_) => MODERN_ERRORS.contains(&code),
+    };
+    if code.is_some_and(is_modern) {
         Answer::from_parts(head, whole(body))
     } else {
         respond::method_not_found(calls)
@@ -154,34 +155,12 @@ async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
             None => return Ok(Kept::Answer(Answer::from_parts(head, whole(held.freeze())))),
         }
     }
-    let first = Some(held.freeze());
-    Ok(Kept::Answer(Answer::from_parts(head, Resumed { first, rest: body }.boxed_unsync())))
+    Ok(Kept::Answer(Answer::from_parts(head, resumed(held.freeze(), body))))
 }
 
 pub(super) fn reason(broke: Broke) -> Reason {
     match broke {
         Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
         Broke::Hop | Broke::Moved => Reason::OwnerBroke,
-    }
-}
-
-/// A body of which the first part is there already.
-pub(super) struct Resumed {
-    pub(super) first: Option<Bytes>,
-    pub(super) rest: BodyStream,
-}
-
-impl Body for Resumed {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
     }
 }

@@ -4,13 +4,13 @@
 //! A POST is answered with 202 before it is known what becomes of its message. Whatever node took it
 //! stays with it to the end: where no reply will come, the client's stream gets an error.
 
-use super::events::Events;
-use super::honest::{LOSSES_MAX, Resumed, reason};
+use super::events::{Events, Kind};
+use super::honest::{LOSSES_MAX, reason};
 use super::read::Reading;
 use super::reattach::{Attached, JourneyAgain};
 use super::watch::{Of, Watch};
 use super::{Front, respond};
-use crate::answer::{Answer, BodyStream, Broke, holding};
+use crate::answer::{Answer, BodyStream, Broke, holding, resumed};
 use crate::ask::{self, Ask, Errand, Payload, Sent};
 use crate::journey::{HOPS, Journey, NODE, NoAnswer};
 use crate::leaving::Leaving;
@@ -54,9 +54,9 @@ impl Front {
         let watch = Watch::new(&self.leaving, Of::Sole);
         let again = JourneyAgain::of(&self.journey, ask);
         answer.map(|body| {
-            let rest = Attached::new(body, Events::new(Calls::None), again, watch, &self.metrics);
-            let body = Resumed { first: Some(endpoint.into()), rest: rest.boxed_unsync() };
-            holding(body.boxed_unsync(), end)
+            let rest = Attached::new(body, Events::new(Kind::Own, Calls::None), again, watch, &self.metrics);
+            let body = resumed(endpoint.into(), rest.boxed_unsync());
+            holding(body, end)
         })
     }
 

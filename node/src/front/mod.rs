@@ -17,7 +17,7 @@ mod watch;
 pub(crate) use serve::{Listener, bind};
 
 use crate::answer::{Answer, holding};
-use crate::config::{Affinity, Endpoint, Route};
+use crate::config::{Endpoint, Route};
 use crate::journey::{HOPS, Journey, NoAnswer};
 use crate::leaving::Leaving;
 use crate::telemetry::{HopLabels, Metrics, RequestLabels};
@@ -54,7 +54,7 @@ impl Front {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_foreign = !origin::is_allowed(request.headers(), &self.allowed_origins);
         // Another service speaks to browsers for itself.
-        let is_mcp = route.is_some_and(|route| route.affinity == Affinity::Session);
+        let is_mcp = route.is_some_and(|route| route.speaks_mcp());
         let (mut answer, outcome) = match route {
             None => (respond::refused(Refused::NoRoute), "bad_request"),
             Some(_) if is_foreign => (respond::refused(Refused::ForeignOrigin), "bad_request"),

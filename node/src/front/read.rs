@@ -6,7 +6,7 @@ use super::{
 };
 use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
-use crate::config::{Affinity, Endpoint, Route};
+use crate::config::{Endpoint, Protocol, Route};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upgraded;
 use crate::upstream::strip_hop_by_hop;
@@ -71,9 +71,9 @@ pub(super) enum Refused {
 
 /// Whether a path belongs to a route: MCP endpoints are single paths, another service is a tree.
 pub(super) fn is_for(route: &Route, path: &str) -> bool {
-    match route.affinity {
-        Affinity::Session => route.endpoint(path).is_some(),
-        Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
+    match route.protocol {
+        Protocol::Mcp => route.endpoint(path).is_some(),
+        Protocol::Http => {
             let rest = path.strip_prefix(route.path.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || route.path.ends_with('/'))
         }
@@ -86,7 +86,7 @@ impl Front {
         route: &Arc<Route>,
         mut request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
-        let is_mcp = route.affinity == Affinity::Session;
+        let is_mcp = route.speaks_mcp();
         let endpoint = route.endpoint(request.uri().path());
         let methods = endpoint.map_or("", methods);
         if is_mcp && !methods.split(", ").any(|method| request.method().as_str() == method) {
@@ -110,7 +110,7 @@ impl Front {
             headers.insert(FORWARDED_HOST, host);
         }
         if !is_mcp {
-            let errand = ask::keyed_errand(&route.affinity, &target, &headers);
+            let errand = ask::keyed_errand(route, &target, &headers);
             let (body, client) = match wish {
                 Some((Wish { protocol, client }, coming)) => {
                     upgraded::put(&mut headers, protocol);
@@ -133,7 +133,7 @@ impl Front {
             Some(Endpoint::Messages) => {
                 (self.posted_to(route, &target, &mut headers, message.as_ref())?, WithoutSession::Fine)
             }
-            Some(Endpoint::Mcp) | None => self.errand(route, &headers, message.as_ref())?,
+            Some(Endpoint::Mcp) | None => self.errand(route, &target, &headers, &body, message.as_ref())?,
         };
         // A GET listens and a DELETE ends what may have ended already.
         let nature = message.as_ref().map_or(Nature::Safe, |message| message.nature);
@@ -147,11 +147,13 @@ impl Front {
     fn errand(
         &self,
         route: &Arc<Route>,
+        target: &str,
         headers: &HeaderMap,
+        body: &[u8],
         message: Option<&Message>,
     ) -> Result<(Errand, WithoutSession), Refused> {
         let calls = || message.map(|message| message.calls.clone()).unwrap_or_default();
-        match ask::mcp_errand(route, headers, message, self.journey.cluster.seal()) {
+        match ask::mcp_errand(route, target, headers, body, message, self.journey.cluster.seal()) {
             Ok(errand) => {
                 let discover = message.is_some_and(|message| message.method == mcp::Method::Discover);
                 Ok((errand, if discover { WithoutSession::Discover } else { WithoutSession::Fine }))

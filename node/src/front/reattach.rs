@@ -274,7 +274,7 @@ impl JourneyAgain {
                 }
                 Some(Self { journey: journey.clone(), ask })
             }
-            Errand::Open | Errand::Key(_) | Errand::Anyone => None,
+            Errand::Open | Errand::Key(_) | Errand::Pinned(_) | Errand::Anyone => None,
         }
     }
 }

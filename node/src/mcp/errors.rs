@@ -7,6 +7,7 @@ use serde_json::json;
 pub(crate) const PARSE_ERROR: i64 = -32700;
 pub(crate) const INVALID_REQUEST: i64 = -32600;
 pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
+pub(crate) const INVALID_PARAMS: i64 = -32602;
 /// What the SDKs' own servers use.
 pub(crate) const SESSION_NOT_FOUND: i64 = -32001;
 /// Ringway's own, outside the reserved range (-32768 to -32000, JSON-RPC 2.0, 5.1).

@@ -2,13 +2,15 @@
 
 mod errors;
 mod gather;
+pub(crate) mod modern;
 mod peek;
 mod rpc;
 mod sse;
 mod tools;
 
 pub(crate) use errors::{
-    INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND, error_body, readdressed,
+    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND,
+    error_body, readdressed,
 };
 pub(crate) use gather::Gather;
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};

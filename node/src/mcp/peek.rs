@@ -31,7 +31,7 @@ pub(crate) struct Message {
     pub(crate) calls: Calls,
 }
 
-/// What a request or notification does, by its method (2025-11-25 schema). What is not known may do
+/// What a request or notification does, by its method (schemas of 2025-11-25 and 2026-07-28). What is not known may do
 /// anything.
 fn nature(method: &str) -> Nature {
     match method {
@@ -39,7 +39,9 @@ fn nature(method: &str) -> Nature {
         "logging/setLevel" => Nature::SetsLevel,
         "resources/subscribe" => Nature::Subscribes,
         "resources/unsubscribe" => Nature::Unsubscribes,
+        "subscriptions/listen" => Nature::Listens,
         "ping"
+        | "server/discover"
         | "prompts/list"
         | "prompts/get"
         | "resources/list"
@@ -50,6 +52,8 @@ fn nature(method: &str) -> Nature {
         | "tasks/get"
         | "tasks/result"
         | "tasks/cancel"
+        // An answer counts once, by its key (SEP-2663).
+        | "tasks/update"
         | "notifications/initialized"
         | "notifications/cancelled" => Nature::Safe,
         _ => Nature::Unsafe,

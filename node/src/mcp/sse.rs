@@ -144,6 +144,16 @@ fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
+/// The lines of a text, with what ends them.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut lines = Lines(text);
+    std::iter::from_fn(move || {
+        let from = lines.0;
+        lines.next()?;
+        Some(&from[..from.len() - lines.0.len()])
+    })
+}
+
 /// The lines of a text, whatever ends them.
 struct Lines<'a>(&'a [u8]);
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::answer::Answer;
 use crate::ask::{self, Ask, Errand, Payload, Sent};
-use crate::config::{Affinity, CLUSTER, Route};
+use crate::config::{CLUSTER, Protocol, Route};
 use crate::journey::{Journey, NoAnswer};
 use crate::mcp;
 use crate::upgraded;
@@ -197,13 +197,26 @@ impl Acceptor {
         let cluster = &self.journey.cluster;
         let headers = headers(&forward.headers);
         let is_upgrade = upgraded::is_wished(&headers);
+        let body = match route.protocol {
+            Protocol::Mcp => Payload::Whole(reader.rest(route.body_len_max).await?),
+            // It begins once the upgrade is granted.
+            Protocol::Http if is_upgrade => Payload::passing(reader.into_body(None)),
+            Protocol::Http => reader.into_payload().await?,
+        };
         let errand = match forward.errand {
             wire::Errand::Open => Errand::Open,
             wire::Errand::Session => match ask::session(route, &headers, cluster.seal()) {
                 Ok(id) => Errand::Session(Box::new(id)),
                 Err(why) => return Ok(Err(NoAnswer::Refused(Refusal::Gone(why)))),
             },
-            wire::Errand::Key => ask::keyed_errand(&route.affinity, forward.target, &headers),
+            wire::Errand::Key => ask::keyed_errand(route, forward.target, &headers),
+            wire::Errand::Pinned => {
+                let Payload::Whole(body) = &body else { return Err(FrameError::Short) };
+                let pinned = ask::pinned_errand(route, forward.target, &headers, body, cluster.seal());
+                let unknown = NotHere { hint: None, why: NotHereWhy::NotMine };
+                let Some(errand) = pinned else { return Ok(Err(NoAnswer::NotHere(unknown))) };
+                errand
+            }
         };
         let ask = Ask {
             route: route.clone(),
@@ -214,18 +227,7 @@ impl Acceptor {
             method: Method::from_bytes(forward.method.as_bytes()).map_err(|_| FrameError::Short)?,
             target: forward.target.to_owned(),
             headers,
-            body: match route.affinity {
-                Affinity::Session => Payload::Whole(reader.rest(route.body_len_max).await?),
-                // It begins once the upgrade is granted.
-                Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_)
-                    if is_upgrade =>
-                {
-                    Payload::passing(reader.into_body(None))
-                }
-                Affinity::None | Affinity::Header(_) | Affinity::Cookie(_) | Affinity::Query(_) => {
-                    reader.into_payload().await?
-                }
-            },
+            body,
         };
         let same_view = cluster.world().view.fingerprint() == forward.view;
         Ok(Ok((ask, Hop::Forwarded { same_view }, forward.copies)))
@@ -337,8 +339,8 @@ impl Acceptor {
 
     async fn write_answer(&self, answer: Answer, ask: &Ask, mut writer: Writer) {
         // A stream of the server's own would never end by itself, nor would an upgraded connection.
-        let is_own = ask.method == Method::GET
-            && ask.route.affinity == Affinity::Session
+        let is_own = (ask.method == Method::GET || ask.nature == Nature::Listens)
+            && ask.route.speaks_mcp()
             && mcp::is_event_stream(answer.headers());
         let endless = is_own || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (head, body) = answer.into_parts();

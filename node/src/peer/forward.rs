@@ -57,11 +57,11 @@ impl Peers {
         if self.is_suspect(outgoing.to) {
             return Delivered::Unsent;
         }
-        // A GET is a stream that may stay open for hours, and so is an upgraded connection; what else
-        // there is, is answered and done.
+        // Streams that may stay open for hours, and upgraded connections; what else there is, is answered
+        // and done.
+        let listens = outgoing.method == Method::GET || outgoing.nature == Nature::Listens;
         let is_upgrade = upgraded::is_wished(outgoing.headers);
-        let is_stream = outgoing.method == Method::GET || is_upgrade;
-        let lane = if is_stream { Lane::Streams } else { Lane::Calls };
+        let lane = if listens || is_upgrade { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
             Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
             Ok(Ok(slot)) => {

@@ -33,7 +33,7 @@ impl Sessions {
             return answer;
         }
         match ask.nature {
-            Nature::Unsafe | Nature::Safe | Nature::Resumes => answer,
+            Nature::Unsafe | Nature::Safe | Nature::Resumes | Nature::Listens => answer,
             Nature::SetsLevel => {
                 let level = mcp::level(body).map(Arc::from);
                 self.table.change(nonce, |record| record.log_level = level);

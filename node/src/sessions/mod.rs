@@ -1,17 +1,20 @@
 //! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
 //! them, [`copies`] carries what must outlive this node to others, [`revive`] goes on with what was
 //! another node's, [`learn`] notes what passes by and must be known then, [`http_sse`] has old clients.
+//! What has no session passes too, and [`wraps`] makes it find its way back where an upstream keeps
+//! something of it.
 
 mod copies;
 mod http_sse;
 mod learn;
 mod revive;
 mod table;
+mod wraps;
 
 use crate::answer::{Answer, holding, until, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
-use crate::config::{Affinity, Route, Upstream};
+use crate::config::{Route, Upstream};
 use crate::mcp::{self, Calls, SESSION_ID};
 use crate::peer::Peers;
 use crate::telemetry::Metrics;
@@ -280,16 +283,21 @@ impl Sessions {
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
     pub(crate) async fn pass(&self, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
-        // A key stays with one replica, as long as that answers.
-        let first = match &ask.errand {
-            Errand::Key(position) => position.0 as usize,
-            Errand::Open | Errand::Session(_) | Errand::Anyone => used.next_turn(),
+        let (upstream, mut answer) = match &ask.errand {
+            Errand::Pinned(pin) => self.pass_pinned(ask, pin).await?,
+            // A key stays with one replica, as long as that answers.
+            Errand::Key(position) => {
+                self.first_to_answer(ask, used.beginning_with(position.0 as usize)).await?
+            }
+            Errand::Open | Errand::Session(_) | Errand::Anyone => {
+                self.first_to_answer(ask, used.beginning_with(used.next_turn())).await?
+            }
         };
-        let (_, mut answer) = self.first_to_answer(ask, used.beginning_with(first)).await?;
-        if ask.route.affinity == Affinity::Session {
-            answer.headers_mut().remove(SESSION_ID); // the upstream's own never shows
+        if !ask.route.speaks_mcp() {
+            return Ok(answer);
         }
-        Ok(answer)
+        answer.headers_mut().remove(SESSION_ID); // the upstream's own never shows
+        self.wrapped(ask, upstream, answer).await
     }
 
     /// A request without a session to the first of the route's upstreams that can be reached.
@@ -299,7 +307,7 @@ impl Sessions {
         order: impl Iterator<Item = usize>,
     ) -> Result<(usize, Answer), Refusal> {
         let mut headers = ask.headers.clone();
-        if ask.route.affinity == Affinity::Session {
+        if ask.route.speaks_mcp() {
             headers.remove(SESSION_ID); // there is none, or it means nothing to this upstream
         }
         let mut last = Refusal::not_run(Reason::UpstreamUnreachable);
@@ -355,7 +363,7 @@ impl Sessions {
     }
 
     async fn send(&self, ask: &Ask, upstream: &Upstream, mut headers: HeaderMap) -> Result<Answer, Refusal> {
-        if ask.route.affinity == Affinity::Session {
+        if ask.route.speaks_mcp() {
             // Answers are read on their way (events, errors), so they come as they are.
             headers.remove(hyper::header::ACCEPT_ENCODING);
         }

@@ -441,7 +441,7 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Affinity, BODY_LEN_MAX_DEFAULT, UpstreamUrl};
+    use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol, UpstreamUrl};
     use proto::core::route::OnLoss;
     use proto::id::{Birth, Incarnation, Principal, RouteId, Tag};
     use proto::wire::Verdict;
@@ -454,7 +454,8 @@ mod tests {
         Arc::new(Route {
             id: RouteId::of("/mcp"),
             path: "/mcp".into(),
-            affinity: Affinity::Session,
+            protocol: Protocol::Mcp,
+            key: None,
             upstreams: vec![Upstream::Http(UpstreamUrl::parse("http://127.0.0.1:1/mcp").expect("a URL"))],
             on_loss: OnLoss::Reinitialize,
             idle_timeout,

@@ -7,7 +7,7 @@ use super::{
     view::{Phase, View},
 };
 use crate::id::{Birth, NodeRef, Nonce};
-use crate::wire::{GoneWhy, NotHere, NotHereWhy, Refusal};
+use crate::wire::{GoneWhy, NotHere, NotHereWhy, Reason, Refusal};
 
 /// What a request asks for, as far as routing cares.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,9 @@ pub enum Ask<'a> {
     Session { birth: &'a Birth, nonce: Nonce },
     /// Whoever the ring gives this key to.
     Key(Position),
+    /// State that an upstream keeps, as `home` reached it. This node may have that upstream too, and
+    /// once the home is gone any node that has it will do, in the ring's order from `position` on.
+    Pinned { home: NodeRef, is_mine: bool, position: Position },
     /// Any node will do.
     Anyone,
 }
@@ -83,6 +86,7 @@ pub fn route(ask: Ask<'_>, situation: &Situation<'_>) -> Route {
         Ask::Open { chosen } => open(chosen, situation),
         Ask::Session { birth, nonce } => session(birth, nonce, situation),
         Ask::Key(position) => key(position, situation),
+        Ask::Pinned { home, is_mine, position } => pinned(home, is_mine, position, situation),
         Ask::Anyone => Route::Here,
     }
 }
@@ -164,6 +168,32 @@ fn key(position: Position, situation: &Situation<'_>) -> Route {
         Some(node) if node == situation.me => Route::Here,
         Some(node) => Route::There(node),
         None => Route::Wait(None),
+    }
+}
+
+fn pinned(home: NodeRef, is_mine: bool, position: Position, situation: &Situation<'_>) -> Route {
+    if let Hop::Forwarded { .. } = situation.hop {
+        return if is_mine { Route::Here } else { not_here(None, NotHereWhy::NoUpstream) };
+    }
+    let lives = |node: &NodeRef| is_serving(*node, situation.view) && !situation.succession.is_over(*node);
+    // Two nodes may mean different servers by one URL, so nobody else is asked while the home lives.
+    if home != situation.me && lives(&home) {
+        let was_asked = situation.tried.contains(&home);
+        return if was_asked { Route::Wait(Some(home)) } else { Route::There(home) };
+    }
+    if situation.my_phase == Phase::Joining && home != situation.me {
+        return Route::Wait(Some(home)); // this node has not met all the others yet
+    }
+    // A node that has started again is the likeliest to reach the same server.
+    let restarted = situation.view.by_tag(home.tag).map(|member| member.node);
+    let may_have_it = |node: &NodeRef| {
+        if *node == situation.me { is_mine } else { lives(node) && !situation.tried.contains(node) }
+    };
+    let others = [situation.me].into_iter().chain(situation.ring.successors(position));
+    match restarted.into_iter().chain(others).find(may_have_it) {
+        Some(node) if node == situation.me => Route::Here,
+        Some(node) => Route::There(node),
+        None => Route::Refuse(Refusal::not_run(Reason::NoUpstream)),
     }
 }
 

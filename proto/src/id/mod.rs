@@ -4,6 +4,7 @@ mod fingerprint;
 mod node;
 mod secret;
 mod session;
+mod wrapped;
 
 pub use fingerprint::Fingerprint;
 pub use node::{BadNodeName, Incarnation, NodeName, NodeRef, Tag};
@@ -12,3 +13,4 @@ pub use session::{
     Birth, Nonce, OpenError, Principal, RouteId, SEALED_TEXT_LEN_MAX, SealError, SealKeys, SessionId,
     UpstreamBirth,
 };
+pub use wrapped::{UpstreamTag, WrapKind, Wrapped};

@@ -7,7 +7,7 @@
 //! fewer than 2^32 ids (NIST SP 800-38D, 8.3): at 1,000 sessions a second that is 49 days of
 //! nothing else, and rotating the secret starts anew.
 
-use super::{ClusterSecret, NodeRef};
+use super::{ClusterSecret, NodeRef, wrapped::WrapKey};
 use crate::wire::codec;
 use data_encoding::BASE64URL_NOPAD;
 use ring::aead;
@@ -105,6 +105,8 @@ impl std::error::Error for SealError {}
 /// The keys that seal and open ids: the first seals, all open.
 pub struct SealKeys {
     keys: Vec<(u8, aead::LessSafeKey)>,
+    /// From the same secrets, for what is not a session id.
+    pub(super) wraps: Vec<WrapKey>,
 }
 
 impl fmt::Debug for SealKeys {
@@ -125,7 +127,8 @@ impl SealKeys {
             let key = aead::UnboundKey::new(&aead::AES_256_GCM, &bytes).expect("AES-256 takes 32 bytes");
             (VERSION << 4 | kid, aead::LessSafeKey::new(key))
         };
-        Self { keys: secrets.iter().map(derive).collect() }
+        let wraps = secrets.iter().map(|secret| WrapKey::new(secret, cluster)).collect();
+        Self { keys: secrets.iter().map(derive).collect(), wraps }
     }
 
     /// The text that the client gets.

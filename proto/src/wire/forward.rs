@@ -16,6 +16,8 @@ pub enum Errand {
     Session,
     /// Serve a request that the ring gives to this node by a key that the client brought.
     Key,
+    /// Serve a request that names a task or a state which an upstream of this node made.
+    Pinned,
 }
 
 /// What a request does, as far as it matters to whoever serves it again after a loss.
@@ -34,6 +36,8 @@ pub enum Nature {
     Unsubscribes,
     /// A GET for the rest of a call's answer: of no use at any upstream session but the call's own.
     Resumes,
+    /// `subscriptions/listen`: its answer lives until somebody ends it.
+    Listens,
 }
 
 /// The head of a forwarded request; its body follows until the stream ends.
@@ -85,6 +89,8 @@ pub enum NotHereWhy {
     Draining,
     /// This node has no such route.
     NoRoute,
+    /// This node's route has no such upstream.
+    NoUpstream,
 }
 
 impl Message for Forward<'_> {
@@ -137,5 +143,20 @@ mod tests {
             "01060000000801fc040302010502",
             &mut Vec::new(),
         );
+        let not_here = NotHere { hint: None, why: NotHereWhy::NoUpstream };
+        assert_golden(&not_here, "0106000000020004", &mut Vec::new());
+        let listens = Forward {
+            view: Fingerprint(7),
+            route: RouteId(9),
+            errand: Errand::Pinned,
+            nature: Nature::Listens,
+            uid: 1,
+            copies: 0,
+            may_have_run: false,
+            method: "POST",
+            target: "/",
+            headers: Headers::new(),
+        };
+        assert_golden(&listens, "01040000000f0709030701000004504f5354012f00", &mut Vec::new());
     }
 }

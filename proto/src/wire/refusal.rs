@@ -78,6 +78,8 @@ pub enum Reason {
     Moved,
     /// It ran, and its answer was lost on the way.
     AnswerLost,
+    /// It belongs to state at an upstream that no node has any more.
+    NoUpstream,
 }
 
 macro_rules! words {
@@ -118,6 +120,7 @@ words!(Reason {
     Self::Overloaded => "overloaded",
     Self::Moved => "moved",
     Self::AnswerLost => "answer_lost",
+    Self::NoUpstream => "no_upstream",
 });
 
 impl Message for Refusal {

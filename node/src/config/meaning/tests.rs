@@ -1,7 +1,7 @@
 //! What a file means, and every mistake with its line.
 
 use super::*;
-use crate::config::{Affinity, Upstream};
+use crate::config::{Key, Protocol, Upstream};
 use proto::core::route::OnLoss;
 use std::time::Duration;
 
@@ -69,8 +69,10 @@ fn a_file_is_read_whole() {
     );
     assert_eq!((&*child.env["LOG"], child.start_timeout), ("1", Duration::from_secs(5)));
     assert!(matches!(old.upstreams.as_slice(), [Upstream::HttpSse(_)]));
-    assert_eq!(graphql.affinity, Affinity::None);
-    assert_eq!(jobs.affinity, Affinity::Header("x-job-id".into()));
+    assert_eq!((mcp.protocol, &mcp.key), (Protocol::Mcp, &None));
+    assert_eq!((graphql.protocol, &graphql.key), (Protocol::Http, &None));
+    let header = Key::Header("x-job-id".parse().expect("a header's name"));
+    assert_eq!((jobs.protocol, &jobs.key), (Protocol::Http, &Some(header)));
 }
 
 #[test]
@@ -175,4 +177,51 @@ fn a_public_address_needs_a_secret_and_the_remedy_is_named() {
 fn an_address_that_nobody_can_dial_is_refused() {
     let found = lines("name = \"a\"\npeer = \"0.0.0.0:7400\"");
     assert!(found.iter().any(|(_, what)| what.contains("set advertise")), "{found:?}");
+}
+
+/// What a route with these lines speaks, and what ties its requests.
+fn affinity(written: &str) -> Result<(Protocol, Option<Key>), String> {
+    let text =
+        format!("name = \"a\"\n[[route]]\npath = \"/x\"\nupstream = \"http://127.0.0.1:1/x\"\n{written}");
+    let config = read(&text).map_err(|mistakes| mistakes.to_string())?;
+    Ok((config.routes[0].protocol, config.routes[0].key.clone()))
+}
+
+#[test]
+fn a_route_speaks_what_it_says_or_what_its_affinity_implies() {
+    let header = |name: &str| Some(Key::Header(name.parse().expect("a header's name")));
+    for (written, protocol, key) in [
+        ("", Protocol::Mcp, None),
+        ("protocol = \"mcp\"", Protocol::Mcp, None),
+        ("protocol = \"http\"", Protocol::Http, None),
+        ("affinity = \"none\"", Protocol::Http, None),
+        ("affinity = { principal = true }", Protocol::Mcp, Some(Key::Principal)),
+        ("affinity = { header = \"Mcp-Param-Cart\" }", Protocol::Mcp, header("mcp-param-cart")),
+        ("affinity = { header = \"Mcp-Name\" }", Protocol::Mcp, header("mcp-name")),
+        ("affinity = { header = \"X-Tenant\" }", Protocol::Http, header("x-tenant")),
+        ("affinity = { header = \"X-Tenant\" }\nprotocol = \"mcp\"", Protocol::Mcp, header("x-tenant")),
+        ("affinity = { cookie = \"sid\" }", Protocol::Http, Some(Key::Cookie("sid".into()))),
+        ("affinity = { query = \"s\" }\nprotocol = \"mcp\"", Protocol::Mcp, Some(Key::Query("s".into()))),
+    ] {
+        assert_eq!(affinity(written), Ok((protocol, key)), "{written}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for (written, part) in [
+        ("protocol = \"grpc\"", "neither \"mcp\" nor \"http\""),
+        ("affinity = \"some\"", "affinity \"some\" is not \"none\""),
+        ("affinity = { principal = false }", "affinity \"principal\" is not"),
+        ("affinity = { principal = \"sub\" }", "affinity \"principal\" is not"),
+        ("affinity = { header = \"a b\" }", "not a header's name"),
+        ("affinity = \"none\"\nprotocol = \"mcp\"", "not MCP"),
+        ("affinity = { principal = true }\nprotocol = \"http\"", "Authorization"),
+        ("affinity = { header = \"Mcp-Name\" }\nprotocol = \"http\"", "for MCP routes"),
+        ("transport = \"sse\"\nprotocol = \"http\"", "plain HTTP"),
+    ] {
+        let mistakes = affinity(written).expect_err(written);
+        assert!(mistakes.contains(part), "{written}: {mistakes}");
+        assert_eq!(mistakes.lines().count(), 1, "{written}: {mistakes}");
+    }
 }

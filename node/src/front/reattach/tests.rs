@@ -3,7 +3,7 @@
 mod client;
 
 use super::*;
-use crate::config::{Affinity, Route};
+use crate::config::{Protocol, Route};
 use crate::front::honest::HELD_LEN_MAX;
 use crate::mcp::Calls;
 use client::{Client, End, Met, said};
@@ -289,7 +289,8 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
     let route = Route {
         id: RouteId::of("/mcp"),
         path: "/mcp".into(),
-        affinity: Affinity::Session,
+        protocol: Protocol::Mcp,
+        key: None,
         upstreams: Vec::new(),
         on_loss: OnLoss::Expire,
         idle_timeout: LONG,

@@ -2,7 +2,7 @@
 //! in its environment.
 
 use super::*;
-use crate::config::{Affinity, BODY_LEN_MAX_DEFAULT};
+use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol};
 use bytes::Bytes;
 use nix::{
     sys::signal::{self, Signal},
@@ -29,7 +29,8 @@ fn route() -> Route {
     Route {
         id: RouteId::of("/shell"),
         path: "/shell".to_owned(),
-        affinity: Affinity::Session,
+        protocol: Protocol::Mcp,
+        key: None,
         upstreams: Vec::new(),
         on_loss: OnLoss::Reinitialize,
         idle_timeout: PATIENCE,

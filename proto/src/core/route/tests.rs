@@ -154,7 +154,13 @@ fn asks<'a>(births: &'a [Birth]) -> Vec<Ask<'a>> {
     let opens = [None, Some(node("a", 2)), Some(node("b", 2))].map(|chosen| Ask::Open { chosen });
     let keys = (0..2u8).map(|key| Ask::Key(Position::of_key(&[key])));
     let sessions = births.iter().map(|birth| Ask::Session { birth, nonce: NONCE });
-    sessions.chain(opens).chain(keys).chain([Ask::Anyone]).collect()
+    let homes = [node("a", 1), node("b", 2)];
+    let pinned = homes.into_iter().flat_map(|home| [true, false].map(|is_mine| pinned(home, is_mine)));
+    sessions.chain(opens).chain(keys).chain(pinned).chain([Ask::Anyone]).collect()
+}
+
+fn pinned(home: NodeRef, is_mine: bool) -> Ask<'static> {
+    Ask::Pinned { home, is_mine, position: Position::of_key(b"x") }
 }
 
 #[test]
@@ -296,4 +302,54 @@ fn two_nodes_with_one_view_agree_on_every_key() {
         });
         assert!(answers.iter().all(|answer| *answer == answers[0]));
     }
+}
+
+#[test]
+fn state_at_an_upstream_is_asked_for_at_its_home_alone_as_long_as_that_lives() {
+    in_every_world(|world| {
+        let home = node("b", 2);
+        if world.hop != Hop::Entry || !world.serving(home) {
+            return;
+        }
+        let decided = route(pinned(home, true), &world.situation());
+        let was_asked = world.tried.contains(&home);
+        assert_eq!(decided, if was_asked { Route::Wait(Some(home)) } else { Route::There(home) });
+    });
+}
+
+#[test]
+fn once_the_home_is_gone_whoever_has_the_upstream_serves_its_state() {
+    in_every_world(|world| {
+        let home = node("b", 1);
+        if world.hop != Hop::Entry || world.my_phase == Phase::Joining {
+            return;
+        }
+        let restarted = node("b", 2);
+        let is_asked = world.serving(restarted) && !world.tried.contains(&restarted);
+        let [mine, foreign] = [true, false].map(|is_mine| route(pinned(home, is_mine), &world.situation()));
+        let started_again = world.view.by_tag(home.tag).is_some_and(|member| member.node == restarted);
+        if started_again && is_asked {
+            assert_eq!((mine, foreign), (Route::There(restarted), Route::There(restarted)));
+        } else if !world.serving(home) && !started_again {
+            assert!(matches!(mine, Route::Here | Route::There(_)), "{mine:?}");
+            assert_ne!(foreign, Route::Here);
+        }
+        if let Route::Refuse(refusal) = foreign {
+            assert_eq!(refusal, Refusal::not_run(Reason::NoUpstream));
+            let mut left = world.ring.nodes().iter().filter(|node| world.serving(**node));
+            assert!(left.all(|left| *left == node("a", 2) || world.tried.contains(left)));
+        }
+    });
+}
+
+#[test]
+fn who_was_sent_a_request_for_state_serves_it_or_says_that_it_has_no_such_upstream() {
+    in_every_world(|world| {
+        if let Hop::Forwarded { .. } = world.hop {
+            let home = node("c", 2);
+            assert_eq!(route(pinned(home, true), &world.situation()), Route::Here);
+            let not_here = NotHere { hint: None, why: NotHereWhy::NoUpstream };
+            assert_eq!(route(pinned(home, false), &world.situation()), Route::NotHere(not_here));
+        }
+    });
 }

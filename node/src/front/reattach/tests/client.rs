@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::answer::whole;
+use crate::front::events::Kind;
 use crate::front::watch::Of;
 use crate::leaving::{Leaving, Schedule};
 use crate::mcp::Calls;
@@ -99,14 +100,14 @@ impl Client {
     pub(super) fn of(calls: Calls, first: BodyStream, met: &[Met]) -> Self {
         let (leaving, asked) = (Arc::new(Leaving::default()), Arc::default());
         let metrics = Arc::new(Metrics::new());
-        let of = match &calls {
-            Calls::None => Of::Own { turn: leaving.turn(), speaks: true },
-            Calls::One(_) | Calls::Many(_) => Of::Call,
+        let (of, kind) = match &calls {
+            Calls::None => (Of::Own { turn: leaving.turn(), speaks: true }, Kind::Own),
+            Calls::One(_) | Calls::Many(_) => (Of::Call, Kind::Answer),
         };
         let watch = Watch::new(&leaving, of);
         let again = Script { met: met.iter().cloned().collect(), asked: Arc::clone(&asked) };
         let again = (!met.is_empty()).then_some(again);
-        let stream = Attached::new(first, Events::new(calls), again, watch, &metrics);
+        let stream = Attached::new(first, Events::new(kind, calls), again, watch, &metrics);
         Self { stream, leaving, asked, metrics }
     }
 

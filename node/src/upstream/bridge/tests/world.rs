@@ -3,7 +3,7 @@
 use super::super::Bridges;
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::ask::Payload;
-use crate::config::{Affinity, Route};
+use crate::config::{Protocol, Route};
 use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::upstream::{Request, pipe::Pipe};
 use bytes::Bytes;
@@ -217,7 +217,8 @@ fn route() -> Route {
     Route {
         id: RouteId::of("/mcp"),
         path: "/mcp".into(),
-        affinity: Affinity::Session,
+        protocol: Protocol::Mcp,
+        key: None,
         upstreams: Vec::new(),
         on_loss: OnLoss::Expire,
         idle_timeout: Duration::from_secs(60),
