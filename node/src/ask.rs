@@ -32,6 +32,15 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
+    /// Who asks, where that ties the request to a node.
+    pub(crate) fn caller(&self) -> Option<Position> {
+        match &self.errand {
+            Errand::Key(position) => Some(*position),
+            Errand::Pinned(pin) => pin.key,
+            Errand::Open | Errand::Session(_) | Errand::Anyone => None,
+        }
+    }
+
     /// Whether it does something that must not be done twice.
     pub(crate) fn is_call(&self) -> bool {
         self.nature == Nature::Unsafe

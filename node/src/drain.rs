@@ -103,7 +103,9 @@ impl Drain {
         self.operators.stop.cancel();
         self.gossip.end();
         peers.close();
-        let _ = tokio::time::timeout(schedule.step, peers.closed()).await;
+        // Children that take longer are ended without this node.
+        let last = async { tokio::join!(peers.closed(), tenancy.sessions.end_bridged()) };
+        let _ = tokio::time::timeout(schedule.step, last).await;
     }
 
     /// Resolves when nothing is left to be done for anybody.

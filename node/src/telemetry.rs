@@ -85,6 +85,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions: Family<StateLabels, Gauge>,
     pub(crate) members: Family<PhaseLabels, Gauge>,
     pub(crate) streams: Gauge,
+    pub(crate) children: Gauge,
     pub(crate) reattached: Family<OutcomeLabels, Counter>,
 }
 
@@ -108,6 +109,7 @@ impl Metrics {
             sessions: Family::default(),
             members: Family::default(),
             streams: Gauge::default(),
+            children: Gauge::default(),
             reattached: Family::default(),
         };
         let registry = &mut metrics.registry;
@@ -143,6 +145,7 @@ impl Metrics {
             "Answers that this node is sending to clients",
             metrics.streams.clone(),
         );
+        registry.register("ringway_children", "Child processes of stdio servers", metrics.children.clone());
         registry.register(
             "ringway_reattached",
             "Clients' event streams that lost their owner, by what became of them",

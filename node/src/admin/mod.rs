@@ -106,6 +106,7 @@ impl Admin {
             let gauge = self.metrics.sessions.get_or_create(&StateLabels { state }).clone();
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        self.metrics.children.set(i64::try_from(self.journey.sessions.children()).unwrap_or(i64::MAX));
     }
 
     fn readiness(&self) -> Answer {

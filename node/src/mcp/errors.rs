@@ -8,6 +8,8 @@ pub(crate) const PARSE_ERROR: i64 = -32700;
 pub(crate) const INVALID_REQUEST: i64 = -32600;
 pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) const INVALID_PARAMS: i64 = -32602;
+/// 2026-07-28, Streamable HTTP, "Server Validation".
+pub(crate) const HEADER_MISMATCH: i64 = -32020;
 /// What the SDKs' own servers use.
 pub(crate) const SESSION_NOT_FOUND: i64 = -32001;
 /// Ringway's own, outside the reserved range (-32768 to -32000, JSON-RPC 2.0, 5.1).
@@ -30,6 +32,11 @@ pub(crate) fn error_body(calls: &Calls, code: i64, message: &str, data: Option<&
         }
     };
     Bytes::from(text)
+}
+
+/// The code of a JSON-RPC error.
+pub(crate) fn error_code(message: &[u8]) -> Option<i64> {
+    serde_json::from_slice::<serde_json::Value>(message).ok()?["error"]["code"].as_i64()
 }
 
 /// The error in the body of a server's refusal, addressed to each of the calls that were refused, if that

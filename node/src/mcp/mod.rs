@@ -9,8 +9,8 @@ mod sse;
 mod tools;
 
 pub(crate) use errors::{
-    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR, SESSION_NOT_FOUND,
-    error_body, readdressed,
+    HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, PARSE_ERROR,
+    SESSION_NOT_FOUND, error_body, error_code, readdressed,
 };
 pub(crate) use gather::Gather;
 pub(crate) use peek::{Calls, Message, Method, NotRpc, peek};

@@ -174,6 +174,15 @@ impl Sessions {
         self.listed.iter().find(|route| route.id == id)
     }
 
+    pub(crate) fn children(&self) -> usize {
+        self.upstreams.children()
+    }
+
+    /// Ends what only this process serves.
+    pub(crate) async fn end_bridged(&self) {
+        self.upstreams.end_bridged().await;
+    }
+
     /// How many sessions are live, and how many idle.
     pub(crate) fn census(&self) -> (usize, usize) {
         self.table.census()
@@ -358,6 +367,7 @@ impl Sessions {
             target: &live.route.path,
             headers: HeaderMap::from_iter([(SESSION_ID, place.session.clone())]),
             body: &Payload::Whole(Bytes::new()),
+            caller: None,
         };
         let _ = self.upstreams.send(upstream, request).await;
     }
@@ -373,6 +383,7 @@ impl Sessions {
             target: &ask.target,
             headers,
             body: &ask.body,
+            caller: ask.caller(),
         };
         self.upstreams.send(upstream, request).await
     }

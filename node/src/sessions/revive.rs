@@ -220,6 +220,7 @@ impl Sessions {
             target: &route.path,
             headers: headers.clone(),
             body: &Payload::Whole(body),
+            caller: None,
         };
         self.upstreams.send(upstream, request).await
     }

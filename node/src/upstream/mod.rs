@@ -13,13 +13,15 @@ pub(crate) use stdio::guardian::run as run_guardian;
 use crate::answer::Answer;
 use crate::ask::Payload;
 use crate::config::{ChildCommand, Route, Upstream};
-use bridge::Bridges;
+use crate::mcp;
+use bridge::{Bridges, Callers};
 use http::Http;
 use hyper::{
     HeaderMap, Method,
     header::{self, HeaderValue},
 };
 use pipe::Pipe;
+use proto::core::ring::Position;
 use proto::wire::{Reason, Refusal};
 use std::{
     sync::{
@@ -71,6 +73,8 @@ pub(crate) struct Request<'a> {
     pub(crate) target: &'a str,
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a Payload,
+    /// Who asks, where that decides which server does it.
+    pub(crate) caller: Option<Position>,
 }
 
 /// Every upstream of the configuration.
@@ -78,6 +82,7 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Upstreams {
     http: Arc<Http>,
     bridges: Arc<Bridges>,
+    callers: Callers,
     children: Children,
     /// Children are numbered, so that the log can tell them apart.
     numbers: AtomicU64,
@@ -105,6 +110,7 @@ impl Upstreams {
         Self {
             http: Arc::new(Http::new(urls)),
             bridges: Arc::default(),
+            callers: Callers::default(),
             children: Children::new(),
             numbers: AtomicU64::new(1),
         }
@@ -125,9 +131,24 @@ impl Upstreams {
             }
             Upstream::Stdio(command) => {
                 let open = self.start(request.route, command);
-                self.bridges.exchange(open, command.start_timeout, request).await
+                match request.caller.filter(|_| mcp::is_modern(&request.headers)) {
+                    Some(caller) => self.callers.exchange(caller, open, request).await,
+                    None => self.bridges.exchange(open, command.start_timeout, request).await,
+                }
             }
         }
+    }
+
+    /// Child processes that serve something, or are ending.
+    pub(crate) fn children(&self) -> usize {
+        self.children.count()
+    }
+
+    /// Ends whatever is bridged with its server; resolves when no child is left.
+    pub(crate) async fn end_bridged(&self) {
+        self.bridges.end_all();
+        self.callers.end_all();
+        self.children.ended().await;
     }
 
     async fn start(&self, route: &Route, command: &ChildCommand) -> Result<Pipe, Refusal> {

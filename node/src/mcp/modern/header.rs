@@ -9,11 +9,16 @@ const SUFFIX: &str = "?=";
 
 /// What a mirrored value says. One that is encoded badly is taken as it stands.
 pub(crate) fn decoded(value: &HeaderValue) -> Cow<'_, [u8]> {
+    said(value).unwrap_or(Cow::Borrowed(value.as_bytes()))
+}
+
+/// What a mirrored value says; `None` for one that is encoded badly, or is of bytes that no value is.
+pub(super) fn said(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let text = value.as_bytes();
     let encoded = text.strip_prefix(PREFIX.as_bytes()).and_then(|text| text.strip_suffix(SUFFIX.as_bytes()));
-    match encoded.and_then(|encoded| BASE64.decode(encoded).ok()) {
-        Some(decoded) => Cow::Owned(decoded),
-        None => Cow::Borrowed(text),
+    match encoded {
+        Some(encoded) => BASE64.decode(encoded).ok().map(Cow::Owned),
+        None => text.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')).then_some(Cow::Borrowed(text)),
     }
 }
 

@@ -156,12 +156,16 @@ pub(crate) fn splice(text: &[u8], replaced: impl Iterator<Item = (Range<usize>, 
 /// Those of the values that are strings, in the order of the text that they were borrowed from.
 fn spots(found: Vec<(WrapKind, Option<&RawValue>)>, text: &[u8]) -> Vec<Spot> {
     let spot = |(kind, value): (WrapKind, Option<&RawValue>)| {
-        let json = value?.get();
-        let start = json.as_ptr() as usize - text.as_ptr() as usize;
-        let text = serde_json::from_str(json).ok()?;
-        Some(Spot { kind, range: start..start + json.len(), text })
+        let value = value?;
+        Some(Spot { kind, range: range_of(value, text), text: serde_json::from_str(value.get()).ok()? })
     };
     found.into_iter().filter_map(spot).collect()
+}
+
+/// Where a value stands in the text that it was borrowed from.
+pub(super) fn range_of(value: &RawValue, text: &[u8]) -> Range<usize> {
+    let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
+    start..start + value.get().len()
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Makes an MCP server that speaks in single JSON-RPC messages (a child over stdio, a server of 2024)
 //! look like one that speaks Streamable HTTP (2025-03-26 to 2025-11-25). [`session`] is one conversation
 //! with such a server, [`streams`] decides which stream a message belongs to and what is kept of each
-//! [`stream`], [`reader`] is what a client reads, [`respond`] what the bridge says itself.
+//! [`stream`], [`reader`] is what a client reads, [`respond`] what the bridge says itself. [`callers`] does
+//! the same for 2026-07-28, which has no sessions.
 
+mod callers;
 mod reader;
 mod respond;
 mod session;
 mod stream;
 mod streams;
+
+pub(super) use callers::Callers;
 
 use super::{Request, pipe::Pipe};
 use crate::answer::Answer;

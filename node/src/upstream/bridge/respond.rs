@@ -5,7 +5,8 @@ use super::reader::Events;
 use super::stream::Form;
 use crate::answer::{Answer, BodyStream, whole};
 use crate::mcp::{
-    Calls, INVALID_REQUEST, NotRpc, PARSE_ERROR, SESSION_ID, SESSION_NOT_FOUND, error_body, event,
+    Calls, HEADER_MISMATCH, INVALID_REQUEST, METHOD_NOT_FOUND, NotRpc, PARSE_ERROR, SESSION_ID,
+    SESSION_NOT_FOUND, error_body, event,
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -31,6 +32,10 @@ pub(super) enum Refused {
     NoSession,
     UnknownSession,
     InitializedAlready,
+    /// Of a server that has sessions only.
+    UnknownMethod,
+    /// The headers do not say what the body says.
+    HeaderMismatch(String),
     /// A call with the same id is in progress.
     InProgress,
 }
@@ -65,6 +70,10 @@ pub(super) fn refused(why: Refused, calls: &Calls) -> Answer {
             "Bad Request: Mcp-Session-Id header is required".into(),
         ),
         Refused::UnknownSession => (StatusCode::NOT_FOUND, SESSION_NOT_FOUND, "Session not found".into()),
+        Refused::UnknownMethod => (StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "Method not found".into()),
+        Refused::HeaderMismatch(what) => {
+            (StatusCode::BAD_REQUEST, HEADER_MISMATCH, format!("Header mismatch: {what}"))
+        }
         Refused::InitializedAlready => {
             (StatusCode::BAD_REQUEST, INVALID_REQUEST, "Invalid request: initialized already".into())
         }
@@ -130,13 +139,20 @@ pub(super) fn ended() -> Answer {
     Answer::new(whole(Bytes::new()))
 }
 
+/// A message of the server's with a status of its own.
+pub(super) fn json_with(status: StatusCode, message: impl Into<Bytes>) -> Answer {
+    let mut answer = json(message);
+    *answer.status_mut() = status;
+    answer
+}
+
 fn json(body: impl Into<Bytes>) -> Answer {
     let mut answer = Answer::new(whole(body));
     answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
     answer
 }
 
-fn event_stream(body: BodyStream) -> Answer {
+pub(super) fn event_stream(body: BodyStream) -> Answer {
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, EVENT_STREAM);

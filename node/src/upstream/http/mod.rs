@@ -33,7 +33,7 @@ impl Http {
 
     /// One request to `url`, which must be of the configuration.
     pub(super) async fn send(&self, url: &UpstreamUrl, request: Request<'_>) -> Result<Answer, Refusal> {
-        let Request { route, method, target, headers, body } = request;
+        let Request { route, method, target, headers, body, .. } = request;
         self.send_to(url, &url.target(&route.path, target), method, headers, body).await
     }
 

@@ -143,6 +143,7 @@ impl Client {
             target: "/mcp",
             headers: self.headers.clone(),
             body: &Payload::Whole(body),
+            caller: None,
         };
         let exchanged = self.bridges.exchange(open, START_TIMEOUT, request);
         tokio::time::timeout(TIME_MAX, exchanged).await.expect("an answer in time")
@@ -213,7 +214,7 @@ pub(super) async fn text(answer: Answer) -> String {
     String::from_utf8(body.to_vec()).expect("text")
 }
 
-fn route() -> Route {
+pub(super) fn route() -> Route {
     Route {
         id: RouteId::of("/mcp"),
         path: "/mcp".into(),

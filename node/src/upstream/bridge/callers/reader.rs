@@ -1,0 +1,77 @@
+//! What a client reads of the answer to its request: events, until the one that answers it.
+
+use super::conversation::{Said, Seat};
+use crate::answer::{BodyStream, Broke};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// As often as on the streams of sessions.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+const COMMENT: Bytes = Bytes::from_static(b": \n\n");
+const BEGIN: Bytes = Bytes::from_static(b"event: message\ndata: ");
+const END: Bytes = Bytes::from_static(b"\n\n");
+
+struct Events {
+    /// `None` once the answer has come.
+    seat: Option<Seat>,
+    /// What goes out before the next message is asked for.
+    ready: VecDeque<Bytes>,
+    silence: Pin<Box<Sleep>>,
+}
+
+pub(super) fn events(seat: Seat, first: Option<Said>) -> BodyStream {
+    let mut events =
+        Events { seat: Some(seat), ready: VecDeque::new(), silence: Box::pin(sleep(SILENCE_MAX)) };
+    match first {
+        Some(first) => events.push(first),
+        None => events.ready.push_back(COMMENT),
+    }
+    events.boxed_unsync()
+}
+
+impl Events {
+    fn push(&mut self, said: Said) {
+        self.ready.push_back(BEGIN);
+        self.ready.extend(said.pieces);
+        self.ready.push_back(END);
+        if said.is_answer {
+            self.seat = None;
+        }
+    }
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Broke;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        let this = &mut *self;
+        if this.ready.is_empty() {
+            let Some(seat) = &mut this.seat else { return Poll::Ready(None) };
+            match seat.poll_next(cx) {
+                Poll::Ready(Some(said)) => this.push(said),
+                Poll::Ready(None) => {
+                    this.seat = None;
+                    return Poll::Ready(Some(Err(Broke::Upstream)));
+                }
+                Poll::Pending => {
+                    ready!(this.silence.as_mut().poll(cx));
+                    this.ready.push_back(COMMENT);
+                }
+            }
+        }
+        this.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+        Poll::Ready(this.ready.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+}
