@@ -1,5 +1,8 @@
 use super::super::stream::Text;
+use super::kept::{AWAITED_LEN_MAX, FORGOTTEN_MAX, KEPT_LEN_MAX, STALLED_TIME_MAX};
 use super::*;
+use crate::mcp;
+use serde_json::json;
 
 /// A session's streams, and what a client and a server would do with them.
 struct World {
@@ -35,7 +38,7 @@ impl World {
     fn listen(&mut self, last_event: Option<&str>) -> (StreamNo, Reader) {
         match self.streams.listen(last_event.map(str::as_bytes), self.now) {
             Listening::Stream(no, reader) => (no, reader),
-            other => panic!("{other:?}"),
+            other @ (Listening::Over | Listening::Lost(_)) => panic!("{other:?}"),
         }
     }
 
@@ -46,7 +49,7 @@ impl World {
             match self.streams.take(no, reader, self.now) {
                 Next::Event(Text::Whole(event)) => read.push(data(&event)),
                 Next::Event(Text::Parts { message, .. }) => read.push(format!("{} bytes", message.len())),
-                last => {
+                last @ (Next::Nothing | Next::End | Next::Broken) => {
                     read.push(format!("{last:?}"));
                     return read;
                 }
