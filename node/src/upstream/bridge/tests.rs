@@ -363,7 +363,7 @@ async fn a_call_that_waits_for_room_ends_with_its_session_and_has_not_run() {
     client.posts(r#"{"jsonrpc":"2.0","method":"a"}"#).await.expect("there is room for one");
     let mut call = std::pin::pin!(client.posts(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
     begin!(call);
-    client.bridges.end_all();
+    client.bridges.end(client.headers[SESSION_ID].to_str().expect("text"));
     assert_eq!(call.await.expect("an answer").status(), StatusCode::NOT_FOUND);
     server.writes.closed().await;
 }
