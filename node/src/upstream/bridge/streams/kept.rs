@@ -12,7 +12,8 @@ use std::{
 };
 
 /// Unread by readers that are there: 8 times what a hop has in flight (256 KiB). Beyond it the server
-/// is not read from; at most one message comes on top.
+/// is not read from. With what is kept, a session holds 6 MiB and one message: only the server adds to
+/// that, and readers that come and go turn the one into the other.
 pub(super) const AWAITED_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Kept for readers that may come: a hundred answers of usual size, or one with a large picture. The
 /// children of SDK servers take 40 MiB and more, so this is a tenth of what a session costs anyway.
@@ -104,14 +105,23 @@ impl Streams {
                 self.change(no, Stream::forget_read);
                 continue;
             }
-            let left = self
-                .streams
-                .values()
-                .find(|stream| stream.no() != OWN && stream.reader().is_none() && stream.unread_cost() > 0);
-            let Some(no) = left.map(Stream::no) else { return };
-            let lost: Vec<_> = self.change(no, |stream| stream.forget_unread().collect()).unwrap_or_default();
+            if !self.forget_what_waits() {
+                return;
+            }
+        }
+    }
+
+    /// Drops what no reader has come for: all of a call's stream, or one notification of the server's
+    /// own, and its requests only if there is nothing else. Says whether there was anything.
+    fn forget_what_waits(&mut self) -> bool {
+        let waits = |stream: &&Stream| stream.reader().is_none() && stream.unread_cost() > 0;
+        let of_call = self.streams.range(StreamNo(OWN.0 + 1)..).map(|(_, stream)| stream).find(waits);
+        let Some(no) = of_call.or(Some(self.own()).filter(waits)).map(Stream::no) else { return false };
+        if no != OWN || self.change(OWN, Stream::forget_notification) != Some(true) {
+            let lost: Vec<_> = self.change(no, |it| it.forget_unread().collect()).unwrap_or_default();
             lost.into_iter().for_each(|id| self.refuse(id));
         }
+        true
     }
 
     pub(super) fn forget(&mut self, no: StreamNo) {
