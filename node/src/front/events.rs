@@ -291,19 +291,6 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_takes_its_ids_back_can_not_be_resumed_at() {
-        let mut events = Events::new(Kind::Answer, calls());
-        take(&mut events, "id: 1\ndata: \n\n");
-        assert!(events.last(Some(Broke::Upstream)).is_none(), "the client resumes");
-        let mut events = Events::new(Kind::Answer, calls());
-        take(&mut events, "id: 1\ndata: \n\n");
-        take(&mut events, "id:\n\n");
-        let last = events.last(Some(Broke::Upstream)).expect("an error").expect("a whole event");
-        let last = mcp::events(&last).next().expect("an event").data.into_owned();
-        assert!(matches!(calls().without(&last), Calls::None), "{}", String::from_utf8_lossy(&last));
-    }
-
-    #[test]
     fn half_an_event_is_dropped_when_the_stream_goes_on_elsewhere() {
         let mut events = Events::new(Kind::Own, Calls::None);
         assert_eq!(

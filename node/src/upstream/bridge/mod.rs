@@ -62,7 +62,7 @@ impl Bridges {
         start_timeout: Duration,
         request: Request<'_>,
     ) -> Result<Answer, Refusal> {
-        let Request { method, headers, body, .. } = request;
+        let Request { route, method, headers, body, .. } = request;
         match method {
             Method::POST => {
                 let Payload::Whole(body) = body else {
@@ -73,7 +73,10 @@ impl Bridges {
                         // Its answer comes alone, so there is nothing to stream.
                         let (json, _) = accepts(&headers, "application/json");
                         let form = if json { Form::Json } else { Form::Events };
-                        self.initialize(open, start_timeout, &posted, form).await
+                        let initialized = self.initialize(open, start_timeout, &posted, form).await;
+                        initialized.inspect_err(|refusal| {
+                            tracing::warn!(route = route.path, ?refusal, "a server has not begun a session");
+                        })
                     }
                     Ok((posted, form)) => self.post(&headers, posted, form).await,
                     Err(why) => Ok(refused(why, &Calls::None)),
@@ -94,11 +97,6 @@ impl Bridges {
     /// Ends a session with its server and its streams, if it has not ended.
     pub(super) fn end(&self, session: &str) {
         self.sessions.end(session);
-    }
-
-    pub(super) fn end_all(&self) {
-        let ended = std::mem::take(&mut *self.sessions.lock());
-        ended.into_values().for_each(|session| session.end());
     }
 
     async fn initialize(

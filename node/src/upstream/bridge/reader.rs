@@ -18,9 +18,6 @@ use tokio::time::{Instant, Sleep, sleep};
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// A comment, which every reader of events passes over.
 const COMMENT: Bytes = Bytes::from_static(b": \n\n");
-/// An empty id takes back the last one (WHATWG HTML, 9.2.6): what is lost with its server can't be
-/// resumed, and who waits for an answer is told so.
-const NOT_RESUMABLE: Bytes = Bytes::from_static(b"id:\n\n");
 
 /// Events as they are written to a client.
 #[derive(Debug)]
@@ -29,7 +26,6 @@ pub(super) struct Events {
     seat: Option<Seat>,
     /// What goes out before the next event is asked for.
     ready: VecDeque<Bytes>,
-    breaks: bool,
     /// Of an answer to a call; what a client listens to is watched at its entry (`front::watch`).
     silence: Option<Pin<Box<Sleep>>>,
 }
@@ -42,7 +38,7 @@ impl Events {
 
     /// Of a stream that a client listens to.
     pub(super) fn of_listener(seat: Seat, first: Option<Bytes>) -> Self {
-        Self { seat: Some(seat), ready: first.into_iter().collect(), breaks: false, silence: None }
+        Self { seat: Some(seat), ready: first.into_iter().collect(), silence: None }
     }
 
     /// Gets the next pieces ready. Says whether there are any.
@@ -51,11 +47,8 @@ impl Events {
         match ready!(seat.poll_next(cx)) {
             Next::Event(Text::Whole(event)) => self.ready.push_back(event),
             Next::Event(Text::Parts { begin, message }) => self.ready.extend([begin, message, EVENT_END]),
-            // Which calls a POST made is known at its entry, which says what became of them.
-            Next::Broken if self.silence.is_some() => {
-                (self.seat, self.breaks) = (None, true);
-                self.ready.push_back(NOT_RESUMABLE);
-            }
+            // Said here: a body that breaks off takes along what was written just before on its way
+            // over a hop, and a client that knows an id would only ask on.
             Next::Broken => {
                 self.ready.push_back(seat.broken());
                 self.seat = None;
@@ -91,7 +84,7 @@ impl Body for Events {
                 }
             };
         if !has_more {
-            return Poll::Ready(std::mem::take(&mut this.breaks).then_some(Err(Broke::Upstream)));
+            return Poll::Ready(None);
         }
         if let Some(silence) = &mut this.silence {
             silence.as_mut().reset(Instant::now() + SILENCE_MAX);

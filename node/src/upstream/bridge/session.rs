@@ -140,7 +140,7 @@ impl Session {
 
     /// One message to the server, in full or not at all.
     async fn send(&self, message: &Bytes, stream: Option<StreamNo>) -> Result<(), Untold> {
-        // It was read before; what can't be read is for the server to refuse.
+        // What is not JSON-RPC was refused before it came here.
         let Ok(rpc) = Rpc::read(message) else { return Ok(()) };
         let line = mcp::one_line(message.clone());
         let room = self.room().await.ok_or(Untold::Ended { may_have_run: false })?;

@@ -2,7 +2,6 @@ mod callers;
 mod world;
 
 use super::*;
-use crate::answer::Broke;
 use hyper::{
     StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
@@ -47,8 +46,8 @@ async fn an_initialize_opens_a_session_that_ends_with_a_delete() {
     assert!(server.reads().await.contains("tools/call"));
     server.has_ended().await;
     own.ends().await;
-    assert_eq!(call.next().await, Some(Ok((String::new(), "id:".into()))), "there is nothing to resume");
-    assert_eq!(call.next().await, Some(Err(Broke::Upstream)));
+    assert_eq!(call.data().await["error"]["data"]["reason"], "upstream_broke");
+    call.ends().await;
     assert_eq!(client.deletes().await.status(), StatusCode::NOT_FOUND);
     client.bridges.end(id); // once more
 }
@@ -329,8 +328,9 @@ async fn the_end_of_a_server_breaks_what_waits_for_it() {
     let broke = tokio::join!(waiting, serving).0.expect_err("no answer");
     assert_eq!(broke, Refusal::perhaps_run(Reason::UpstreamBroke));
     own.ends().await;
-    call.next().await.expect("the id taken back").expect("an event");
-    assert_eq!(call.next().await, Some(Err(Broke::Upstream)));
+    let error = call.data().await;
+    assert_eq!((&error["id"], &error["error"]["data"]["mayHaveRun"]), (&json!(1), &json!(true)));
+    call.ends().await;
     let error = resumed.data().await;
     assert_eq!((&error["id"], &error["error"]["data"]["reason"]), (&json!(3), &json!("upstream_broke")));
     resumed.ends().await;
@@ -364,7 +364,7 @@ async fn a_call_that_waits_for_room_ends_with_its_session_and_has_not_run() {
     client.posts(r#"{"jsonrpc":"2.0","method":"a"}"#).await.expect("there is room for one");
     let mut call = std::pin::pin!(client.posts(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#));
     begin!(call);
-    client.bridges.end_all();
+    client.bridges.end(client.headers[SESSION_ID].to_str().expect("text"));
     assert_eq!(call.await.expect("an answer").status(), StatusCode::NOT_FOUND);
     server.writes.closed().await;
 }

@@ -1,5 +1,8 @@
 use super::super::stream::Text;
+use super::kept::{AWAITED_LEN_MAX, FORGOTTEN_MAX, KEPT_LEN_MAX, STALLED_TIME_MAX};
 use super::*;
+use crate::mcp;
+use serde_json::json;
 
 /// A session's streams, and what a client and a server would do with them.
 struct World {
@@ -35,7 +38,7 @@ impl World {
     fn listen(&mut self, last_event: Option<&str>) -> (StreamNo, Reader) {
         match self.streams.listen(last_event.map(str::as_bytes), self.now) {
             Listening::Stream(no, reader) => (no, reader),
-            other => panic!("{other:?}"),
+            other @ (Listening::Over | Listening::Lost(_)) => panic!("{other:?}"),
         }
     }
 
@@ -46,7 +49,7 @@ impl World {
             match self.streams.take(no, reader, self.now) {
                 Next::Event(Text::Whole(event)) => read.push(data(&event)),
                 Next::Event(Text::Parts { message, .. }) => read.push(format!("{} bytes", message.len())),
-                last => {
+                last @ (Next::Nothing | Next::End | Next::Broken) => {
                     read.push(format!("{last:?}"));
                     return read;
                 }
@@ -464,4 +467,76 @@ fn a_session_has_only_so_many_calls_in_progress() {
         world.hear(&asks(&id.to_string()));
     }
     assert_eq!(world.refused(), [IN_FLIGHT_MAX.to_string()]);
+}
+
+/// Numbers that look random and are the same in every run (Marsaglia's xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).expect("below a usize")
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_the_bounds_hold_and_nothing_is_counted_wrong() {
+    for seed in 1..=8 {
+        let (mut world, mut dice) = (World::new(), Dice(seed));
+        let mut seats: Vec<(StreamNo, Reader)> = Vec::new();
+        for step in 0..1_000 {
+            let id = dice.below(20).to_string();
+            let padding = "x".repeat([0, 300, 20_000, 900_000][dice.below(4)]);
+            match dice.below(12) {
+                0 | 1 => {
+                    let form = if dice.below(4) == 0 { Form::Json } else { Form::Events };
+                    let seat = world.streams.begin(form, world.now);
+                    let _in_progress = world.streams.call(seat.0, raw(&id), Some(Id::of(raw(&id))));
+                    world.streams.begun(seat.0, world.now);
+                    seats.push(seat);
+                }
+                // A session does not listen to its server while it is full.
+                2..=6 if world.streams.is_full() => {}
+                2 | 3 => world.hear(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{padding}"}}"#)),
+                4 => {
+                    world.hear(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"a","params":"{padding}"}}"#))
+                }
+                5 => world.hear(&format!(r#"{{"jsonrpc":"2.0","method":"a","params":"{padding}"}}"#)),
+                6 => world.hear(&progress(&id)),
+                7 => {
+                    let after = format!("ab-{}-{}", dice.below(30), dice.below(4));
+                    let after = Some(after.as_bytes()).filter(|_| dice.below(2) == 0);
+                    if let Listening::Stream(no, reader) = world.streams.listen(after, world.now) {
+                        seats.push((no, reader));
+                    }
+                }
+                8 if !seats.is_empty() => {
+                    let (no, reader) = seats.swap_remove(dice.below(seats.len()));
+                    world.streams.detach(no, reader);
+                }
+                9 | 10 if !seats.is_empty() => drop(world.read(seats[dice.below(seats.len())])),
+                _ => {
+                    world.streams.cancel(Id::of(raw(&id)), world.now);
+                    world.now += Duration::from_secs(dice.below(20) as u64);
+                    world.streams.pass_time(world.now);
+                    assert!(world.streams.deadline().is_none_or(|due| due > world.now), "it is done");
+                }
+            }
+            assert!(world.weighs_right(), "seed {seed}, step {step}");
+            let Weight { awaited, kept } = world.streams.weight;
+            assert!(kept <= KEPT_LEN_MAX, "seed {seed}, step {step}: {kept}");
+            let sum_max = AWAITED_LEN_MAX + KEPT_LEN_MAX + 1_000_000;
+            assert!(awaited + kept < sum_max, "seed {seed}, step {step}: {awaited}");
+        }
+        for (no, reader) in seats {
+            world.streams.detach(no, reader);
+        }
+        world.now += KEPT_TIME;
+        world.streams.pass_time(world.now);
+        world.now += KEPT_TIME;
+        world.streams.pass_time(world.now);
+        assert!(world.streams.ended.is_empty(), "seed {seed}: what has ended is forgotten");
+    }
 }
