@@ -5,6 +5,7 @@
 
 import { parseArgs } from 'node:util';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CreateMessageRequestSchema,
@@ -13,9 +14,10 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 
 const USAGE = `drive.mjs --url URL[,URL...] [--sessions 1] [--calls 10] [--concurrency 1] [--tool count|echo]
-  [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
+  [--transport streamable|sse] [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
   --tool count  a counter per session: each call must give exactly the next integer
   --tool echo   server-everything: echo and get-sum, and once per session everything else unless --brief
+  --transport   sse: HTTP+SSE (2024-11-05), whose streams are at the URLs
   --pace-ms     pause between the calls of a session
   --until-eof   call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions`;
 
@@ -54,6 +56,7 @@ function readArguments() {
         calls: { type: 'string', default: '10' },
         concurrency: { type: 'string', default: '1' },
         tool: { type: 'string', default: 'count' },
+        transport: { type: 'string', default: 'streamable' },
         label: { type: 'string', default: 'run' },
         'pace-ms': { type: 'string', default: '0' },
         brief: { type: 'boolean', default: false },
@@ -62,6 +65,7 @@ function readArguments() {
     });
     if (!values.url) throw new Error('--url is needed');
     if (!['count', 'echo'].includes(values.tool)) throw new Error(`no such tool: ${values.tool}`);
+    if (!['streamable', 'sse'].includes(values.transport)) throw new Error(`no such transport: ${values.transport}`);
     return {
       urls: values.url.split(',').map(url => new URL(url)),
       sessions: number(values.sessions),
@@ -69,6 +73,7 @@ function readArguments() {
       concurrency: number(values.concurrency),
       paceMs: number(values['pace-ms']),
       tool: values.tool,
+      isOld: values.transport === 'sse',
       label: values.label,
       brief: values.brief,
       untilEof: values['until-eof'],
@@ -132,24 +137,29 @@ class Session {
   }
 
   async run() {
-    const transport = new StreamableHTTPClientTransport(args.urls[0], { fetch: this.fetch });
+    const Transport = args.isOld ? SSEClientTransport : StreamableHTTPClientTransport;
+    const transport = new Transport(args.urls[0], { fetch: this.fetch });
     await this.client.connect(transport, { timeout: REQUEST_MS });
     await this.calls();
     if (args.tool === 'echo' && !args.brief) await this.everythingElse();
     // A stream that ends with its session is asked for again, and that is refused: not an error any more.
     this.closing = true;
-    await transport.terminateSession().catch(error => fail(`${this.name}: DELETE: ${error.message}`));
+    // An old session ends with its stream.
+    if (!args.isOld) await transport.terminateSession().catch(error => fail(`${this.name}: DELETE: ${error.message}`));
     await this.client.close();
   }
 
   // The balancer: every request to the next URL. Node's fetch keeps no cookies.
-  fetch = async (_url, init) => {
-    const target = args.urls[this.nextUrl++ % args.urls.length];
+  fetch = async (url, init) => {
+    let target = args.urls[this.nextUrl++ % args.urls.length];
+    // An old client's messages go to another path than its stream comes from.
+    if (args.isOld) target = new URL(new URL(url).pathname + new URL(url).search, target);
     const response = await fetch(target, init);
+    const method = init?.method ?? 'GET';
     tally(report.nodes, response.headers.get('ringway-node'));
     tally(report.hops, response.headers.get('ringway-hops'));
-    tally(report.statuses, `${init.method} ${response.status}`);
-    if (init.method === 'GET' && response.ok) this.listening.resolve();
+    tally(report.statuses, `${method} ${response.status}`);
+    if (method === 'GET' && response.ok) this.listening.resolve();
     return response;
   };
 
