@@ -66,7 +66,16 @@ impl Drive {
     pub fn new(urls: Vec<String>, tool: Tool) -> Drive {
         let deadline = Duration::from_secs(120);
         let transport = Transport::StreamableHttp;
-        Drive { urls, sessions: 4, calls: 25, concurrency: 4, tool, transport, pace: Duration::ZERO, deadline }
+        Drive {
+            urls,
+            sessions: 4,
+            calls: 25,
+            concurrency: 4,
+            tool,
+            transport,
+            pace: Duration::ZERO,
+            deadline,
+        }
     }
 
     /// Runs it. Fails where the driver reports nothing; what it reports is for the caller to judge.
