@@ -29,6 +29,9 @@ const PROGRESS_STEPS = 5;
 // Ringway's code for a call that was lost with its owner.
 const CODE_LOST = -31001;
 const ERRORS_SHOWN = 10;
+// The SDK handles a reply at once and a notification a moment later. Where both come in one piece of an old
+// client's only stream, the reply to a call overtakes its last progress; with a bare server, too.
+const OVERTAKEN = /progress notification for an unknown token/;
 
 const args = readArguments();
 let stdinEnded = false;
@@ -132,6 +135,7 @@ class Session {
   failed(error) {
     // Streams that end because we end them are no failure.
     if (this.closing) return;
+    if (args.isOld && OVERTAKEN.test(error?.message)) return;
     if (error?.code === CODE_LOST) report.lost++;
     fail(`${this.name}: ${error?.message ?? error}${error?.cause ? ` (${error.cause.message})` : ''}`);
   }
@@ -223,7 +227,8 @@ class Session {
       const seen = [];
       await this.tool('trigger-long-running-operation', { duration: 0.5, steps: PROGRESS_STEPS },
         { onprogress: ({ progress }) => seen.push(progress) });
-      this.expect(seen.join() === '1,2,3,4,5', `progress came as ${seen}`);
+      const expected = args.isOld ? /^1,2,3,4(,5)?$/ : /^1,2,3,4,5$/;
+      this.expect(expected.test(seen.join()), `progress came as ${seen}`);
     });
     // A request of the server on the stream of a POST; its answer is a POST of its own.
     await this.check('sampling', async () => {
