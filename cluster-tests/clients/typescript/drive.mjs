@@ -227,8 +227,8 @@ class Session {
       const seen = [];
       await this.tool('trigger-long-running-operation', { duration: 0.5, steps: PROGRESS_STEPS },
         { onprogress: ({ progress }) => seen.push(progress) });
-      const expected = args.isOld ? /^1,2,3,4(,5)?$/ : /^1,2,3,4,5$/;
-      this.expect(expected.test(seen.join()), `progress came as ${seen}`);
+      const isRight = args.isOld ? '1,2,3,4,5'.startsWith(seen.join()) : seen.join() === '1,2,3,4,5';
+      this.expect(isRight, `progress came as ${seen}`);
     });
     // A request of the server on the stream of a POST; its answer is a POST of its own.
     await this.check('sampling', async () => {
