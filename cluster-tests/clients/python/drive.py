@@ -19,6 +19,7 @@ from datetime import timedelta
 import httpx
 import mcp.types as types
 from mcp import ClientSession, McpError
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 # Longer than the 10 s that a gateway may hold a request while ownership settles.
@@ -81,7 +82,9 @@ class NextUrl(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request):
         urls, report = self.session.args.urls, self.session.report
-        request.url = urls[self.turn % len(urls)]
+        target = urls[self.turn % len(urls)]
+        # An old client's messages go to another path than its stream comes from.
+        request.url = target.copy_with(raw_path=request.url.raw_path) if self.session.args.is_old else target
         self.turn += 1
         request.headers["host"] = request.url.netloc.decode()
         request.headers.pop("cookie", None)
@@ -128,11 +131,7 @@ class Session:
 
     async def run(self):
         async with contextlib.AsyncExitStack() as stack:
-            timeout = httpx.Timeout(REQUEST_S, read=300)
-            client = await stack.enter_async_context(httpx.AsyncClient(transport=NextUrl(self), timeout=timeout))
-            # Leaving it sends the DELETE.
-            read, write, _ = await stack.enter_async_context(
-                streamable_http_client(str(self.args.urls[0]), http_client=client))
+            read, write = await (self.old_streams(stack) if self.args.is_old else self.streams(stack))
             self.client = await stack.enter_async_context(ClientSession(
                 read, write,
                 read_timeout_seconds=timedelta(seconds=REQUEST_S),
@@ -145,6 +144,21 @@ class Session:
             if self.args.tool == "echo" and not self.args.brief:
                 await self.everything_else()
             self.closing = True
+
+    async def streams(self, stack):
+        timeout = httpx.Timeout(REQUEST_S, read=300)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=NextUrl(self), timeout=timeout))
+        # Leaving it sends the DELETE.
+        read, write, _ = await stack.enter_async_context(
+            streamable_http_client(str(self.args.urls[0]), http_client=client))
+        return read, write
+
+    async def old_streams(self, stack):
+        def client(headers=None, timeout=None, auth=None):
+            return httpx.AsyncClient(transport=NextUrl(self), headers=headers, timeout=timeout, auth=auth)
+
+        return await stack.enter_async_context(
+            sse_client(str(self.args.urls[0]), httpx_client_factory=client))
 
     async def on_sampling(self, _context, params):
         content = types.TextContent(type="text", text=f"sampled {params.messages[0].content.text}")
@@ -288,6 +302,8 @@ def arguments():
     parser.add_argument("--calls", type=int, default=10, help="per session")
     parser.add_argument("--concurrency", type=int, default=1, help="sessions side by side")
     parser.add_argument("--tool", choices=["count", "echo"], default="count")
+    parser.add_argument("--transport", choices=["streamable", "sse"], default="streamable",
+                        help="sse: HTTP+SSE (2024-11-05), whose streams are at the URLs")
     parser.add_argument("--label", default="run")
     parser.add_argument("--pace-ms", type=int, default=0, help="pause between the calls of a session")
     parser.add_argument("--brief", action="store_true", help="calls only")
@@ -295,6 +311,7 @@ def arguments():
                         help="call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions")
     args = parser.parse_args()
     args.stdin_ended = threading.Event()
+    args.is_old = args.transport == "sse"
     args.urls = [httpx.URL(url) for url in args.url.split(",")]
     return args
 

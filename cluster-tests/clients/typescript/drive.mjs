@@ -5,6 +5,7 @@
 
 import { parseArgs } from 'node:util';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CreateMessageRequestSchema,
@@ -13,9 +14,10 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 
 const USAGE = `drive.mjs --url URL[,URL...] [--sessions 1] [--calls 10] [--concurrency 1] [--tool count|echo]
-  [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
+  [--transport streamable|sse] [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
   --tool count  a counter per session: each call must give exactly the next integer
   --tool echo   server-everything: echo and get-sum, and once per session everything else unless --brief
+  --transport   sse: HTTP+SSE (2024-11-05), whose streams are at the URLs
   --pace-ms     pause between the calls of a session
   --until-eof   call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions`;
 
@@ -27,6 +29,9 @@ const PROGRESS_STEPS = 5;
 // Ringway's code for a call that was lost with its owner.
 const CODE_LOST = -31001;
 const ERRORS_SHOWN = 10;
+// The SDK handles a reply at once and a notification a moment later. Where both come in one piece of an old
+// client's only stream, the reply to a call overtakes its last progress; with a bare server, too.
+const OVERTAKEN = /progress notification for an unknown token/;
 
 const args = readArguments();
 let stdinEnded = false;
@@ -54,6 +59,7 @@ function readArguments() {
         calls: { type: 'string', default: '10' },
         concurrency: { type: 'string', default: '1' },
         tool: { type: 'string', default: 'count' },
+        transport: { type: 'string', default: 'streamable' },
         label: { type: 'string', default: 'run' },
         'pace-ms': { type: 'string', default: '0' },
         brief: { type: 'boolean', default: false },
@@ -62,6 +68,7 @@ function readArguments() {
     });
     if (!values.url) throw new Error('--url is needed');
     if (!['count', 'echo'].includes(values.tool)) throw new Error(`no such tool: ${values.tool}`);
+    if (!['streamable', 'sse'].includes(values.transport)) throw new Error(`no such transport: ${values.transport}`);
     return {
       urls: values.url.split(',').map(url => new URL(url)),
       sessions: number(values.sessions),
@@ -69,6 +76,7 @@ function readArguments() {
       concurrency: number(values.concurrency),
       paceMs: number(values['pace-ms']),
       tool: values.tool,
+      isOld: values.transport === 'sse',
       label: values.label,
       brief: values.brief,
       untilEof: values['until-eof'],
@@ -127,29 +135,35 @@ class Session {
   failed(error) {
     // Streams that end because we end them are no failure.
     if (this.closing) return;
+    if (args.isOld && OVERTAKEN.test(error?.message)) return;
     if (error?.code === CODE_LOST) report.lost++;
     fail(`${this.name}: ${error?.message ?? error}${error?.cause ? ` (${error.cause.message})` : ''}`);
   }
 
   async run() {
-    const transport = new StreamableHTTPClientTransport(args.urls[0], { fetch: this.fetch });
+    const Transport = args.isOld ? SSEClientTransport : StreamableHTTPClientTransport;
+    const transport = new Transport(args.urls[0], { fetch: this.fetch });
     await this.client.connect(transport, { timeout: REQUEST_MS });
     await this.calls();
     if (args.tool === 'echo' && !args.brief) await this.everythingElse();
     // A stream that ends with its session is asked for again, and that is refused: not an error any more.
     this.closing = true;
-    await transport.terminateSession().catch(error => fail(`${this.name}: DELETE: ${error.message}`));
+    // An old session ends with its stream.
+    if (!args.isOld) await transport.terminateSession().catch(error => fail(`${this.name}: DELETE: ${error.message}`));
     await this.client.close();
   }
 
   // The balancer: every request to the next URL. Node's fetch keeps no cookies.
-  fetch = async (_url, init) => {
-    const target = args.urls[this.nextUrl++ % args.urls.length];
+  fetch = async (url, init) => {
+    let target = args.urls[this.nextUrl++ % args.urls.length];
+    // An old client's messages go to another path than its stream comes from.
+    if (args.isOld) target = new URL(new URL(url).pathname + new URL(url).search, target);
     const response = await fetch(target, init);
+    const method = init?.method ?? 'GET';
     tally(report.nodes, response.headers.get('ringway-node'));
     tally(report.hops, response.headers.get('ringway-hops'));
-    tally(report.statuses, `${init.method} ${response.status}`);
-    if (init.method === 'GET' && response.ok) this.listening.resolve();
+    tally(report.statuses, `${method} ${response.status}`);
+    if (method === 'GET' && response.ok) this.listening.resolve();
     return response;
   };
 
@@ -213,7 +227,8 @@ class Session {
       const seen = [];
       await this.tool('trigger-long-running-operation', { duration: 0.5, steps: PROGRESS_STEPS },
         { onprogress: ({ progress }) => seen.push(progress) });
-      this.expect(seen.join() === '1,2,3,4,5', `progress came as ${seen}`);
+      const isRight = args.isOld ? '1,2,3,4,5'.startsWith(seen.join()) : seen.join() === '1,2,3,4,5';
+      this.expect(isRight, `progress came as ${seen}`);
     });
     // A request of the server on the stream of a POST; its answer is a POST of its own.
     await this.check('sampling', async () => {

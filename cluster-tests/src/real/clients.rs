@@ -24,6 +24,14 @@ impl Sdk {
     pub const ALL: [Sdk; 2] = [Sdk::PythonV1, Sdk::TypeScriptV1];
 }
 
+/// Which transport a driver speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    StreamableHttp,
+    /// HTTP+SSE (2024-11-05); the URLs are those of its streams.
+    HttpSse,
+}
+
 /// What every call of a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -46,6 +54,7 @@ pub struct Drive {
     /// Sessions side by side.
     pub concurrency: usize,
     pub tool: Tool,
+    pub transport: Transport,
     /// Between the calls of a session.
     pub pace: Duration,
     /// Beyond it the driver is killed and the run has failed.
@@ -56,7 +65,17 @@ impl Drive {
     /// Four sessions side by side with 25 calls each, as fast as they go.
     pub fn new(urls: Vec<String>, tool: Tool) -> Drive {
         let deadline = Duration::from_secs(120);
-        Drive { urls, sessions: 4, calls: 25, concurrency: 4, tool, pace: Duration::ZERO, deadline }
+        let transport = Transport::StreamableHttp;
+        Drive {
+            urls,
+            sessions: 4,
+            calls: 25,
+            concurrency: 4,
+            tool,
+            transport,
+            pace: Duration::ZERO,
+            deadline,
+        }
     }
 
     /// Runs it. Fails where the driver reports nothing; what it reports is for the caller to judge.
@@ -107,6 +126,10 @@ impl Drive {
         command.args(["--sessions", &self.sessions.to_string(), "--calls", &self.calls.to_string()]);
         command.args(["--concurrency", &self.concurrency.to_string()]);
         command.args(["--pace-ms", &self.pace.as_millis().to_string()]);
+        command.args(match self.transport {
+            Transport::StreamableHttp => ["--transport", "streamable"],
+            Transport::HttpSse => ["--transport", "sse"],
+        });
         command.args(match self.tool {
             Tool::Count => ["--tool", "count"].as_slice(),
             Tool::Everything => ["--tool", "echo"].as_slice(),

@@ -22,13 +22,22 @@ const PORT_ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Upstream {
     pub process: Process,
-    /// Where it serves MCP over streamable HTTP.
+    /// Where it serves MCP.
     pub url: String,
 }
 
 impl Upstream {
     /// A replica of the protocol's reference server. Fails with `install::Missing` where Node.js is missing.
     pub async fn everything() -> anyhow::Result<Upstream> {
+        Upstream::everything_by("streamableHttp", "listening on port ", "/mcp").await
+    }
+
+    /// The same as it was before Streamable HTTP: it speaks HTTP+SSE (2024-11-05).
+    pub async fn everything_sse() -> anyhow::Result<Upstream> {
+        Upstream::everything_by("sse", "running on port ", "/sse").await
+    }
+
+    async fn everything_by(transport: &str, announces: &str, path: &str) -> anyhow::Result<Upstream> {
         let npm = install::npm("typescript").await?;
         let script = npm.module("@modelcontextprotocol/server-everything/dist/index.js");
         let dir = places::scratch("everything")?;
@@ -37,11 +46,11 @@ impl Upstream {
             // It says which port it was told, not which it got: port 0 would stay unknown.
             let port = free_port()?;
             let mut command = Command::new("node");
-            command.arg(&script).arg("streamableHttp").env("PORT", port.to_string());
-            let ready = format!("listening on port {port}");
+            command.arg(&script).arg(transport).env("PORT", port.to_string());
+            let ready = format!("{announces}{port}");
             match Process::spawn("everything", command, &dir, Ready::Stderr(&ready), START_DEADLINE).await {
                 Ok((process, _)) => {
-                    return Ok(Upstream { process, url: format!("http://127.0.0.1:{port}/mcp") });
+                    return Ok(Upstream { process, url: format!("http://127.0.0.1:{port}{path}") });
                 }
                 Err(error) => last = Some(error),
             }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use cluster_tests::real::clients::{Drive, Tool, Transport};
 use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::http::{self, Answer};
 use cluster_tests::real::http_sse::{IN_TIME, OldClient};
+use cluster_tests::real::install::or_left_out;
 use cluster_tests::real::mcp::call;
-use cluster_tests::real::upstream::Upstream;
+use cluster_tests::real::upstream::{self, Upstream};
 use cluster_tests::real::wait::wait_for;
 use serde_json::{Value, json};
 
 use super::lost_and_found::said;
-use super::prepare::{Parts, counting_cluster};
+use super::prepare::{Parts, counting_cluster, sdks};
 
 #[tokio::test]
 async fn an_old_client_is_served_whichever_node_its_messages_reach() {
@@ -166,6 +168,78 @@ async fn a_session_ends_with_its_old_client() {
 }
 
 #[tokio::test]
+async fn old_sdk_clients_notice_nothing_while_every_message_goes_to_another_node() {
+    let test = "old_sdk_clients_notice_nothing_while_every_message_goes_to_another_node";
+    let Some(upstreams) = or_left_out(test, Upstream::several(3, Upstream::everything).await) else { return };
+    let cluster = Cluster::start(3, &upstream::urls(&upstreams)).await.unwrap();
+    for sdk in sdks(test).await {
+        let drive = old_clients(&cluster, Tool::Everything);
+        drive.run(sdk).await.unwrap().assert_flawless(&drive);
+    }
+}
+
+#[tokio::test]
+async fn old_sdk_clients_outlive_the_owners_of_their_sessions() {
+    let test = "old_sdk_clients_outlive_the_owners_of_their_sessions";
+    let Some(upstreams) = or_left_out(test, Upstream::several(2, Upstream::everything).await) else { return };
+    let mut cluster = Cluster::start(3, &upstream::urls(&upstreams)).await.unwrap();
+    // Everything comes in at one node, which gives the others their share of the sessions; it is not the one that
+    // dies, which no stream of a client could outlive.
+    let mut drivers = Vec::new();
+    for sdk in sdks(test).await {
+        let mut drive = old_clients(&cluster, Tool::Echo);
+        drive.urls = vec![drive.urls.remove(1)];
+        (drive.sessions, drive.concurrency, drive.pace) = (8, 8, Duration::from_millis(20));
+        drivers.push(drive.start(sdk).await.unwrap());
+    }
+    if drivers.is_empty() {
+        return;
+    }
+    // Python takes its time to start where all tests do at once.
+    wait_for(
+        "all clients are at work, and some of their sessions at the node that dies",
+        3 * IN_TIME,
+        async || {
+            let sessions = cluster.metric("a", "ringway_sessions", &[]).await?;
+            let all = cluster.metric_of_all("ringway_sessions", &[]).await?;
+            let requests = cluster.metric_of_all("ringway_requests_total", &[]).await?;
+            let at_work = all == 8.0 * drivers.len() as f64 && requests >= 40.0 * drivers.len() as f64;
+            anyhow::ensure!(sessions >= 1.0 && at_work, "{sessions} of {all} sessions, {requests} requests");
+            Ok(())
+        },
+    )
+    .await;
+    cluster.kill("a").await.unwrap();
+    let before = cluster.metric_of_all("ringway_requests_total", &[]).await.unwrap();
+    wait_for("its streams are attached again, and the clients go on", IN_TIME, async || {
+        let resumed = cluster.metric_of_all("ringway_reattached_total", &[("outcome", "resumed")]).await?;
+        let since = cluster.metric_of_all("ringway_requests_total", &[]).await? - before;
+        anyhow::ensure!(resumed >= 1.0 && since >= 200.0, "{resumed} streams, {since} requests");
+        Ok(())
+    })
+    .await;
+    for driver in drivers {
+        let report = driver.finish().await.unwrap();
+        // What was under way may be lost, and is said to be: one call of each session at most.
+        let honest = report.lost <= report.sessions && report.error_count == report.lost;
+        assert!(honest && report.wrong == 0 && report.calls > 2 * report.sessions, "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_2024_serves_clients_of_both_transports() {
+    let test = "a_server_of_2024_serves_clients_of_both_transports";
+    let Some(server) = or_left_out(test, Upstream::everything_sse().await) else { return };
+    let config = format!("[[route]]\npath = \"/mcp\"\nupstream = \"{}\"\ntransport = \"sse\"\n", server.url);
+    let cluster = Plan::nodes(3).config(config).start().await.unwrap();
+    for sdk in sdks(test).await {
+        for drive in [Drive::new(cluster.urls(), Tool::Everything), old_clients(&cluster, Tool::Everything)] {
+            drive.run(sdk).await.unwrap().assert_flawless(&drive);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_of_the_old_transport_is_told_so() {
     let Parts { cluster, upstreams: _upstreams } = counting_cluster(2, 1).await;
     let base = base(&cluster, "a");
@@ -217,6 +291,12 @@ async fn pages_of_other_sites_may_not_use_the_old_transport_either() {
         assert_eq!(own.header("access-control-allow-origin"), Some("http://localhost:1234"));
     }
     assert_eq!(from("GET", "/mcp/sse", "http://elsewhere.example").await.status, 403);
+}
+
+/// SDK clients of HTTP+SSE, each message of which goes to the next node.
+fn old_clients(cluster: &Cluster, tool: Tool) -> Drive {
+    let urls = cluster.urls().iter().map(|url| format!("{url}/sse")).collect();
+    Drive { transport: Transport::HttpSse, ..Drive::new(urls, tool) }
 }
 
 /// A client that came in at `entry`, and whose session another node owns.

@@ -13,7 +13,6 @@ use hyper::{
 };
 use proto::id::SessionId;
 use proto::wire::Nature;
-use serde_json::value::RawValue;
 use std::{
     future::Future,
     pin::Pin,
@@ -112,7 +111,7 @@ impl Hearing {
                 if let Some(id) = event.id {
                     self.last = HeaderValue::from_bytes(id).ok().filter(|id| !id.is_empty());
                 }
-                self.messages(&event.data).await;
+                self.messages(&event.data.into_owned().into()).await;
             }
         }
         Ok(())
@@ -124,26 +123,22 @@ impl Hearing {
         Ok(())
     }
 
-    async fn messages(&mut self, json: &[u8]) {
+    async fn messages(&mut self, json: &Bytes) {
         if self.initializes
-            && let Some(version) =
-                mcp::negotiated(json).and_then(|version| HeaderValue::from_str(&version).ok())
+            && let Some(version) = mcp::negotiated(json).and_then(|version| version.try_into().ok())
         {
             self.outbox.listener.agree_on(version);
         }
         for message in messages(json) {
-            self.outbox.put(message).await;
-            self.unanswered = std::mem::take(&mut self.unanswered).without(message);
+            self.outbox.put(&message).await;
+            self.unanswered = std::mem::take(&mut self.unanswered).without(&message);
         }
     }
 }
 
-/// The messages of a JSON document: clients of HTTP+SSE know no batches.
-pub(super) fn messages(json: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let batch = serde_json::from_slice::<Vec<&RawValue>>(json);
-    let one = Some(json).filter(|json| batch.is_err() && !json.trim_ascii().is_empty());
-    let several = batch.unwrap_or_default().into_iter().map(|message| message.get().as_bytes());
-    one.into_iter().chain(several)
+/// The messages of a JSON document: clients of HTTP+SSE know no batches. An event may have none.
+pub(super) fn messages(json: &Bytes) -> Vec<Bytes> {
+    if json.trim_ascii().is_empty() { Vec::new() } else { mcp::messages(json).unwrap_or_default() }
 }
 
 /// A body without content that ends when its message has been dealt with, and breaks if that went wrong.
@@ -179,8 +174,7 @@ mod tests {
             (" ", vec![]),
             ("", vec![]),
         ] {
-            let expected: Vec<_> = expected.into_iter().map(str::as_bytes).collect();
-            assert_eq!(messages(json.as_bytes()).collect::<Vec<_>>(), expected, "{json}");
+            assert_eq!(messages(&Bytes::from(json)), expected, "{json}");
         }
     }
 }

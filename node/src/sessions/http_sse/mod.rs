@@ -70,7 +70,9 @@ impl Sessions {
             Method::POST => self.tell(ask, id, in_use, &outbox).await,
             // From the node at which the client's message came in: what became of that.
             Method::PUT => match &ask.body {
-                Payload::Whole(json) if hear::messages(json).all(|message| outbox.try_put(message)) => {
+                Payload::Whole(json)
+                    if hear::messages(json).iter().all(|message| outbox.try_put(message)) =>
+                {
                     Ok(accepted())
                 }
                 Payload::Whole(_) | Payload::Passing(_) => Err(Refusal::not_run(Reason::Overloaded)),
@@ -131,7 +133,7 @@ impl Sessions {
         }
         if is_new {
             tokio::spawn(self.clone().attend(id.clone(), live.route.clone(), outbox.clone()));
-            if live.place.is_some() {
+            if live.place.is_some() || self.has_begun(live.nonce) {
                 outbox.listener.want(headers); // another node's client, which has long begun
             }
         }
@@ -271,7 +273,7 @@ impl Sessions {
             let error = body.ok().and_then(|body| mcp::readdressed(&body.to_bytes(), &message.calls));
             let error = error.ok_or(unclear)?;
             for error in hear::messages(&error) {
-                outbox.put(error).await;
+                outbox.put(&error).await;
             }
             return Ok(accepted());
         }

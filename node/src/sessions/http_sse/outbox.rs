@@ -84,7 +84,7 @@ impl Outbox {
     }
 
     /// Says something, once there is room. Said to nobody when the session ends meanwhile.
-    pub(super) async fn put(&self, json: &[u8]) {
+    pub(super) async fn put(&self, json: &Bytes) {
         loop {
             let mut moved = pin!(self.moved.notified());
             // From here on a notification counts, so none is missed between the look and the wait.
@@ -97,7 +97,7 @@ impl Outbox {
     }
 
     /// Says something if there is room.
-    pub(super) fn try_put(&self, json: &[u8]) -> bool {
+    pub(super) fn try_put(&self, json: &Bytes) -> bool {
         let mut state = self.state();
         let waiting = state.end() - state.unread;
         let is_full = waiting >= WAITING_MAX || state.waiting_len + json.len() > WAITING_LEN_MAX;
@@ -105,8 +105,7 @@ impl Outbox {
             return false;
         }
         let id = format!("id: {}.{}\n", self.epoch, state.end());
-        let event =
-            Bytes::from([id.as_bytes(), &mcp::event(&mcp::one_line(Bytes::copy_from_slice(json)))].concat());
+        let event = Bytes::from([id.as_bytes(), &mcp::event(&mcp::one_line(json.clone()))].concat());
         state.waiting_len += event.len();
         state.messages.push_back(event);
         drop(state);
@@ -317,11 +316,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_may_have_been_lost_is_read_again_and_nothing_else() {
         let outbox = Arc::new(Outbox::new(2, Listener::default()));
-        outbox.put(b"1").await; // before anybody reads
+        outbox.put(&"1".into()).await; // before anybody reads
         let mut reader = outbox.read(None);
         assert_eq!(read(&mut reader).await, event(0, "1"));
-        outbox.put(b"{\n}").await;
-        outbox.put(b"3").await;
+        outbox.put(&"{\n}".into()).await;
+        outbox.put(&"3".into()).await;
         assert_eq!(read(&mut reader).await, event(1, "{ }"));
         for (after, first) in [
             (Some("2.0"), event(1, "{ }")),
@@ -346,7 +345,7 @@ mod tests {
         let outbox = Arc::new(Outbox::new(2, Listener::default()));
         let mut old = outbox.read(None);
         let mut new = outbox.read(None);
-        outbox.put(b"1").await;
+        outbox.put(&"1".into()).await;
         assert!(old.frame().await.is_none());
         drop(old);
         assert_eq!(read(&mut new).await, event(0, "1"));
@@ -361,12 +360,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_has_too_much_to_say_waits() {
         let outbox = Arc::new(Outbox::new(2, Listener::default()));
-        let long = vec![b'1'; WAITING_LEN_MAX + 1];
+        let long = Bytes::from(vec![b'1'; WAITING_LEN_MAX + 1]);
         assert!(outbox.try_put(&long), "one message alone may be longer");
-        assert!(!outbox.try_put(b"2"));
+        assert!(!outbox.try_put(&"2".into()));
         let saying = tokio::spawn({
             let outbox = outbox.clone();
-            async move { outbox.put(b"2").await }
+            async move { outbox.put(&"2".into()).await }
         });
         let mut reader = outbox.read(None);
         assert_eq!(read(&mut reader).await.map(|event| event.len() > WAITING_LEN_MAX), Some(true));
@@ -374,11 +373,11 @@ mod tests {
         saying.await.expect("it has been said");
         assert!(!outbox.keeps() || outbox.state().kept_len <= KEPT_LEN_MAX);
         for _ in 0..WAITING_MAX {
-            assert!(outbox.try_put(b"3"));
+            assert!(outbox.try_put(&"3".into()));
         }
-        assert!(!outbox.try_put(b"3"));
+        assert!(!outbox.try_put(&"3".into()));
         outbox.close();
-        outbox.put(b"4").await; // nobody will hear it, and nobody waits
+        outbox.put(&"4".into()).await; // nobody will hear it, and nobody waits
         assert_eq!(read(&mut reader).await, event(2, "3"));
     }
 
@@ -386,7 +385,7 @@ mod tests {
     async fn what_waits_is_read_before_the_session_goes_elsewhere() {
         let outbox = Arc::new(Outbox::new(2, Listener::default()));
         let mut reader = outbox.read(None);
-        outbox.put(b"1").await;
+        outbox.put(&"1".into()).await;
         outbox.close();
         assert_eq!(read(&mut reader).await, event(0, "1"));
         let end = reader.frame().await.expect("it says why");
