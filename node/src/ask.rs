@@ -1,15 +1,15 @@
 //! A request, read and classified: what the client's HTTP request asks Ringway for.
 
+mod key;
+
 use crate::answer::{BodyStream, whole};
-use crate::config::{Endpoint, Key, Route, is_mirrored};
+use crate::config::{Endpoint, Route};
 use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID, modern};
 use bytes::Bytes;
-use hyper::{
-    HeaderMap, Method,
-    header::{AUTHORIZATION, HeaderValue},
-};
+use hyper::{HeaderMap, Method, header::HeaderValue};
+use key::{key, query};
 use proto::core::ring::Position;
-use proto::id::{NodeRef, Principal, SealKeys, SessionId, UpstreamTag, Wrapped};
+use proto::id::{NodeRef, SealKeys, SessionId, UpstreamTag, Wrapped};
 use proto::wire::{self, GoneWhy, Nature};
 use std::{
     fmt,
@@ -218,6 +218,28 @@ pub(crate) fn mcp_errand(
     }
 }
 
+/// What a modern request asks for that names a task or a state; `None` where none of its names was
+/// given out by this cluster. Such a name passes on as it is: it is the upstream's to say that it
+/// does not know it, and to another Ringway behind this one it may mean something.
+pub(crate) fn pinned_errand(
+    route: &Route,
+    target: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    seal: &SealKeys,
+) -> Option<Errand> {
+    let opened = modern::Request::read(body).spots.into_iter().filter_map(|spot| {
+        let wrapped = seal.open_wrapped(spot.kind, route.id, &spot.text)?;
+        Some((spot, wrapped))
+    });
+    let mut names: Vec<_> = opened.collect();
+    // One request goes to one upstream: tasks of others are unknown there, and it says so.
+    let (_, Wrapped { home, upstream, .. }) = names.first()?;
+    let (home, upstream) = (*home, *upstream);
+    names.retain(|(_, wrapped)| wrapped.upstream == upstream);
+    Some(Errand::Pinned(Box::new(Pin { home, upstream, key: key(route, target, headers), names })))
+}
+
 /// What the GET of a client that speaks HTTP+SSE asks for: its stream is a session of its own.
 pub(crate) fn http_sse_errand(headers: &mut HeaderMap) -> Errand {
     // An `EventSource` that has lost its stream asks for the rest of it, but its session is gone by then.
@@ -244,28 +266,6 @@ pub(crate) fn messages_errand(
     if is_one { Ok(Errand::Session(Box::new(id))) } else { Err(NoErrand::Gone(GoneWhy::OtherRoute)) }
 }
 
-/// What a modern request asks for that names a task or a state; `None` where none of its names was
-/// given out by this cluster. Such a name passes on as it is: it is the upstream's to say that it
-/// does not know it, and to another Ringway behind this one it may mean something.
-pub(crate) fn pinned_errand(
-    route: &Route,
-    target: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-    seal: &SealKeys,
-) -> Option<Errand> {
-    let opened = modern::Request::read(body).spots.into_iter().filter_map(|spot| {
-        let wrapped = seal.open_wrapped(spot.kind, route.id, &spot.text)?;
-        Some((spot, wrapped))
-    });
-    let mut names: Vec<_> = opened.collect();
-    // One request goes to one upstream: tasks of others are unknown there, and it says so.
-    let (_, Wrapped { home, upstream, .. }) = names.first()?;
-    let (home, upstream) = (*home, *upstream);
-    names.retain(|(_, wrapped)| wrapped.upstream == upstream);
-    Some(Errand::Pinned(Box::new(Pin { home, upstream, key: key(route, target, headers), names })))
-}
-
 /// The session that a request names.
 pub(crate) fn session(route: &Route, headers: &HeaderMap, seal: &SealKeys) -> Result<SessionId, GoneWhy> {
     let text = headers.get(SESSION_ID).and_then(|value| value.to_str().ok()).ok_or(GoneWhy::Forged)?;
@@ -278,50 +278,16 @@ pub(crate) fn keyed_errand(route: &Route, target: &str, headers: &HeaderMap) -> 
     key(route, target, headers).map_or(Errand::Anyone, Errand::Key)
 }
 
-fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
-    let key = match route.key.as_ref()? {
-        Key::Principal => principal(headers).0.to_vec(),
-        // As the body says it, whichever way the client writes it.
-        Key::Header(name) if is_mirrored(name) => modern::decoded(headers.get(name)?).into_owned(),
-        Key::Header(name) => headers.get(name)?.as_bytes().to_vec(),
-        Key::Cookie(name) => cookie(headers, name)?,
-        Key::Query(name) => query(target, name)?,
-    };
-    Some(Position::of_key(&key))
-}
-
-/// Who calls: whoever has these credentials.
-fn principal(headers: &HeaderMap) -> Principal {
-    let Some(credentials) = headers.get(AUTHORIZATION) else { return Principal::ANYONE };
-    let digest = ring::digest::digest(&ring::digest::SHA256, credentials.as_bytes());
-    Principal(*digest.as_ref().first_chunk().expect("a SHA-256 digest has 32 bytes"))
-}
-
-fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    let lines = headers.get_all(hyper::header::COOKIE);
-    let mut pairs = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
-    pairs.find_map(|pair| {
-        pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec())
-    })
-}
-
-fn query(target: &str, name: &str) -> Option<Vec<u8>> {
-    let (_, query) = target.split_once('?')?;
-    query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol, Upstream, UpstreamUrl};
-    use hyper::header::{COOKIE, HeaderName, HeaderValue};
+    use crate::config::{BODY_LEN_MAX_DEFAULT, Key, Protocol, Upstream, UpstreamUrl};
+    use hyper::header::{HeaderName, HeaderValue};
     use proto::core::route::OnLoss;
     use proto::id::{DEVELOPMENT_SECRET, Incarnation, RouteId, Tag, WrapKind};
     use std::time::Duration;
 
-    fn route(protocol: Protocol, key: Option<Key>) -> Route {
+    pub(super) fn route(protocol: Protocol, key: Option<Key>) -> Route {
         let url = |port: u16| format!("http://127.0.0.1:{port}/mcp");
         let upstreams = [1, 2].map(|port| Upstream::Http(UpstreamUrl::parse(&url(port)).expect("a URL")));
         Route {
@@ -339,56 +305,9 @@ mod tests {
         }
     }
 
-    fn headers<const N: usize>(listed: [(&'static str, &'static str); N]) -> HeaderMap {
+    pub(super) fn headers<const N: usize>(listed: [(&'static str, &'static str); N]) -> HeaderMap {
         let header = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         listed.map(header).into_iter().collect()
-    }
-
-    fn key_of(key: Option<Key>, target: &str, headers: &HeaderMap) -> Option<Position> {
-        super::key(&route(Protocol::Http, key), target, headers)
-    }
-
-    fn header(name: &'static str) -> Option<Key> {
-        Some(Key::Header(HeaderName::from_static(name)))
-    }
-
-    #[test]
-    fn a_key_is_found_where_the_route_says() {
-        let mut headers = headers([("x-job-id", "7")]);
-        headers.insert(COOKIE, HeaderValue::from_static("other=1; sid=7"));
-        let expected = Some(Position::of_key(b"7"));
-        assert_eq!(key_of(header("x-job-id"), "/jobs", &headers), expected);
-        assert_eq!(key_of(Some(Key::Cookie("sid".into())), "/jobs", &headers), expected);
-        assert_eq!(key_of(Some(Key::Query("sid".into())), "/jobs?a=1&sid=7", &headers), expected);
-        for absent in [None, header("x-other"), Some(Key::Cookie("si".into())), Some(Key::Query("si".into()))]
-        {
-            assert_eq!(key_of(absent.clone(), "/jobs?sid=7", &headers), None, "{absent:?}");
-        }
-    }
-
-    #[test]
-    fn a_mirrored_header_means_what_the_body_says() {
-        let plain = key_of(header("mcp-param-city"), "/x", &headers([("mcp-param-city", "Bern")]));
-        let encoded = headers([("mcp-param-city", "=?base64?QmVybg==?=")]);
-        assert_eq!(plain, Some(Position::of_key(b"Bern")));
-        assert_eq!(key_of(header("mcp-param-city"), "/x", &encoded), plain);
-        let other = headers([("x-city", "=?base64?QmVybg==?=")]);
-        assert_ne!(key_of(header("x-city"), "/x", &other), plain, "nothing says that it is encoded");
-    }
-
-    #[test]
-    fn a_caller_is_who_has_the_credentials_and_nobody_is_one_caller() {
-        let of =
-            |headers: HeaderMap| key_of(Some(Key::Principal), "/x", &headers).expect("everybody has one");
-        assert_eq!(
-            of(headers([("authorization", "Bearer a")])),
-            of(headers([("authorization", "Bearer a")]))
-        );
-        assert_ne!(
-            of(headers([("authorization", "Bearer a")])),
-            of(headers([("authorization", "Bearer b")]))
-        );
-        assert_eq!(of(HeaderMap::new()), of(headers([("x-other", "1")])));
     }
 
     const MODERN: (&str, &str) = ("mcp-protocol-version", "2026-07-28");

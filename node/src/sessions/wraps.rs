@@ -4,7 +4,7 @@
 
 use super::Sessions;
 use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
-use crate::ask::{Ask, Payload, Pin as PinnedTo, Sent};
+use crate::ask::{Ask, Errand, Payload, Pin as PinnedTo, Sent};
 use crate::cluster::Cluster;
 use crate::mcp::{
     self,
@@ -49,7 +49,8 @@ impl Sessions {
         };
         Ask {
             route: ask.route.clone(),
-            errand: crate::ask::Errand::Anyone,
+            // Where it is a child process that answers, the key says which.
+            errand: pin.key.map_or(Errand::Anyone, Errand::Key),
             nature: ask.nature,
             uid: ask.uid,
             sent: Sent::default(),

@@ -1,0 +1,97 @@
+//! The key of a request: what ties those that belong together to one node.
+
+use crate::config::{Key, Route, is_mirrored};
+use crate::mcp::modern;
+use hyper::{HeaderMap, header::AUTHORIZATION};
+use proto::core::ring::Position;
+use proto::id::Principal;
+
+/// The place on the ring that a request without a session is tied to, if its route ties it to any.
+pub(super) fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
+    let key = match route.key.as_ref()? {
+        Key::Principal => principal(headers).0.to_vec(),
+        // As the body says it, whichever way the client writes it.
+        Key::Header(name) if is_mirrored(name) => modern::decoded(headers.get(name)?).into_owned(),
+        Key::Header(name) => headers.get(name)?.as_bytes().to_vec(),
+        Key::Cookie(name) => cookie(headers, name)?,
+        Key::Query(name) => query(target, name)?,
+    };
+    Some(Position::of_key(&key))
+}
+
+/// Who calls: whoever has these credentials.
+fn principal(headers: &HeaderMap) -> Principal {
+    let Some(credentials) = headers.get(AUTHORIZATION) else { return Principal::ANYONE };
+    let digest = ring::digest::digest(&ring::digest::SHA256, credentials.as_bytes());
+    Principal(*digest.as_ref().first_chunk().expect("a SHA-256 digest has 32 bytes"))
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    let lines = headers.get_all(hyper::header::COOKIE);
+    let mut pairs = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| {
+        pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec())
+    })
+}
+
+pub(super) fn query(target: &str, name: &str) -> Option<Vec<u8>> {
+    let (_, query) = target.split_once('?')?;
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::tests::{headers, route};
+    use crate::config::Protocol;
+    use hyper::header::{COOKIE, HeaderName, HeaderValue};
+
+    fn key_of(by: Option<Key>, target: &str, headers: &HeaderMap) -> Option<Position> {
+        key(&route(Protocol::Http, by), target, headers)
+    }
+
+    fn header(name: &'static str) -> Option<Key> {
+        Some(Key::Header(HeaderName::from_static(name)))
+    }
+
+    #[test]
+    fn a_key_is_found_where_the_route_says() {
+        let mut headers = headers([("x-job-id", "7")]);
+        headers.insert(COOKIE, HeaderValue::from_static("other=1; sid=7"));
+        let expected = Some(Position::of_key(b"7"));
+        assert_eq!(key_of(header("x-job-id"), "/jobs", &headers), expected);
+        assert_eq!(key_of(Some(Key::Cookie("sid".into())), "/jobs", &headers), expected);
+        assert_eq!(key_of(Some(Key::Query("sid".into())), "/jobs?a=1&sid=7", &headers), expected);
+        for absent in [None, header("x-other"), Some(Key::Cookie("si".into())), Some(Key::Query("si".into()))]
+        {
+            assert_eq!(key_of(absent.clone(), "/jobs?sid=7", &headers), None, "{absent:?}");
+        }
+    }
+
+    #[test]
+    fn a_mirrored_header_means_what_the_body_says() {
+        let plain = key_of(header("mcp-param-city"), "/x", &headers([("mcp-param-city", "Bern")]));
+        let encoded = headers([("mcp-param-city", "=?base64?QmVybg==?=")]);
+        assert_eq!(plain, Some(Position::of_key(b"Bern")));
+        assert_eq!(key_of(header("mcp-param-city"), "/x", &encoded), plain);
+        let other = headers([("x-city", "=?base64?QmVybg==?=")]);
+        assert_ne!(key_of(header("x-city"), "/x", &other), plain, "nothing says that it is encoded");
+    }
+
+    #[test]
+    fn a_caller_is_who_has_the_credentials_and_nobody_is_one_caller() {
+        let of =
+            |headers: HeaderMap| key_of(Some(Key::Principal), "/x", &headers).expect("everybody has one");
+        assert_eq!(
+            of(headers([("authorization", "Bearer a")])),
+            of(headers([("authorization", "Bearer a")]))
+        );
+        assert_ne!(
+            of(headers([("authorization", "Bearer a")])),
+            of(headers([("authorization", "Bearer b")]))
+        );
+        assert_eq!(of(HeaderMap::new()), of(headers([("x-other", "1")])));
+    }
+}
