@@ -144,9 +144,8 @@ impl Upstreams {
         self.children.count()
     }
 
-    /// Ends whatever is bridged with its server; resolves when no child is left.
+    /// Ends what serves callers, who have no session to end it with; resolves when no child is left.
     pub(crate) async fn end_bridged(&self) {
-        self.bridges.end_all();
         self.callers.end_all();
         self.children.ended().await;
     }
