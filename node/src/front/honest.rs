@@ -161,6 +161,6 @@ async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
 pub(super) fn reason(broke: Broke) -> Reason {
     match broke {
         Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
-        Broke::Hop | Broke::Moved => Reason::OwnerBroke,
+        Broke::Hop | Broke::Moved | Broke::Displaced => Reason::OwnerBroke,
     }
 }
