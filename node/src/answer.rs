@@ -22,6 +22,8 @@ pub(crate) enum Broke {
     Hop,
     /// The session has gone to another node.
     Moved,
+    /// A newer request reads the stream.
+    Displaced,
     /// The client broke off in the middle of its request.
     Client,
     /// The entry node gave up on it, after having been told why.
@@ -33,6 +35,7 @@ impl fmt::Display for Broke {
         f.write_str(match self {
             Self::Upstream => "the upstream broke off",
             Self::Moved => "the session went to another node",
+            Self::Displaced => "a newer request reads the stream",
             Self::Client => "the client broke off",
             Self::Hop => "the connection to the owner was lost",
             Self::Answer => "the answer could not be completed",
@@ -58,41 +61,6 @@ pub(crate) fn holding<T: Send + Unpin + 'static>(body: BodyStream, held: T) -> B
 /// A body of which the first part has been read already.
 pub(crate) fn resumed(first: Bytes, rest: BodyStream) -> BodyStream {
     Resumed { first: Some(first), rest }.boxed_unsync()
-}
-
-/// A stream of the server's own, with something of Ringway's before it, that breaks off when the
-/// session moves.
-pub(crate) fn until(
-    body: BodyStream,
-    first: impl FnOnce() -> Option<Bytes> + Send + 'static,
-    moved: impl Future<Output = ()> + Send + 'static,
-) -> BodyStream {
-    Until { body, first: Some(Box::new(first)), moved: Box::pin(moved) }.boxed_unsync()
-}
-
-struct Until {
-    body: BodyStream,
-    /// Asked when somebody reads.
-    first: Option<Box<dyn FnOnce() -> Option<Bytes> + Send>>,
-    moved: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl Body for Until {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        if let Some(first) = self.first.take().and_then(|first| first()) {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        if self.moved.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(Broke::Moved)));
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
 }
 
 struct Resumed {

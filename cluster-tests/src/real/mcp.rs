@@ -65,8 +65,17 @@ impl Session {
 
     /// Opens the stream on which the server speaks by itself.
     pub async fn listen(&self, url: &str) -> anyhow::Result<Stream> {
+        self.get(url, None).await
+    }
+
+    /// Goes on with the stream that the event of that id is of.
+    pub async fn resume(&self, url: &str, last_event_id: &str) -> anyhow::Result<Stream> {
+        self.get(url, Some(("last-event-id", last_event_id))).await
+    }
+
+    async fn get(&self, url: &str, more: Option<(&str, &str)>) -> anyhow::Result<Stream> {
         let session = self.headers().into_iter().filter(|(name, _)| name.starts_with("mcp-"));
-        let headers: Vec<_> = session.chain([("accept", "text/event-stream")]).collect();
+        let headers: Vec<_> = session.chain([("accept", "text/event-stream")]).chain(more).collect();
         http::open_stream("GET", url, &headers, "").await
     }
 

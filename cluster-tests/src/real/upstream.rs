@@ -72,6 +72,22 @@ impl Upstream {
         Upstream::announced("fixture-mcp", command).await
     }
 
+    /// A server on the TypeScript SDK that answers 409 to a second reader of any stream. Fails with
+    /// `install::Missing` where Node.js is missing.
+    pub async fn strict_typescript() -> anyhow::Result<Upstream> {
+        let npm = install::npm("typescript").await?;
+        let mut command = Command::new("node");
+        command.arg(npm.dir.join("serve.mjs"));
+        Upstream::announced("strict-ts", command).await
+    }
+
+    /// The same on the Python SDK, for its own stream only. Fails with `install::Missing` where Python is missing.
+    pub async fn strict_python() -> anyhow::Result<Upstream> {
+        let mut command = Command::new(install::python("python").await?);
+        command.arg(places::client_sources().join("python").join("serve.py"));
+        Upstream::announced("strict-py", command).await
+    }
+
     /// The demo server that is built into `ringway`.
     pub async fn demo() -> anyhow::Result<Upstream> {
         let mut command = Command::new(binaries::ringway().await?);

@@ -12,6 +12,7 @@ mod bare;
 mod cli;
 mod conformance;
 mod drain;
+mod get_streams;
 mod http_sse;
 mod join;
 mod lost_and_found;

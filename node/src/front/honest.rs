@@ -5,6 +5,7 @@
 use super::events::{Events, Kind};
 use super::read::WithoutSession;
 use super::reattach::{Attached, JourneyAgain};
+use super::standing::Stands;
 use super::watch::{Of, Watch};
 use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
@@ -46,7 +47,10 @@ impl Front {
         for _ in 0..LOSSES_MAX {
             match self.keep_once(answer, &ask, calls, without_session).await? {
                 Kept::Answer(answer) => return Ok(answer),
-                Kept::Events(head, body) => {
+                Kept::Events(mut head, body) => {
+                    if matches!(calls, Calls::None) {
+                        head.extensions.insert(Stands);
+                    }
                     return Ok(Answer::from_parts(head, self.attach(body, ask, calls.clone())));
                 }
                 // Nothing of it was passed on: asked again, its owner says it again.
@@ -161,6 +165,6 @@ async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
 pub(super) fn reason(broke: Broke) -> Reason {
     match broke {
         Broke::Upstream | Broke::Client | Broke::Answer => Reason::UpstreamBroke,
-        Broke::Hop | Broke::Moved => Reason::OwnerBroke,
+        Broke::Hop | Broke::Moved | Broke::Displaced => Reason::OwnerBroke,
     }
 }

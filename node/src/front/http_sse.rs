@@ -160,7 +160,7 @@ impl Posted {
                 Ok(()) => return Ok(()),
                 // Asked again, its owner says what became of it, or the next one does.
                 Err(Broke::Hop | Broke::Moved) => {}
-                Err(broke @ (Broke::Upstream | Broke::Client | Broke::Answer)) => {
+                Err(broke @ (Broke::Displaced | Broke::Upstream | Broke::Client | Broke::Answer)) => {
                     return Err(NoAnswer::Refused(Refusal::perhaps_run(reason(broke))));
                 }
             }

@@ -11,6 +11,7 @@ mod read;
 mod reattach;
 mod respond;
 mod serve;
+mod standing;
 mod upgrade;
 mod watch;
 

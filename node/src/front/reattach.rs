@@ -34,6 +34,10 @@ const OWN_TIME_MAX: Duration = Duration::from_secs(60);
 /// new owner becomes known, and 5 s from the first word of it.
 const WAITED_TIME_MAX: Duration = Duration::from_secs(15);
 const WAITED_TIME_MAX_ONCE_HEARD: Duration = Duration::from_secs(5);
+/// How long a client is kept that a newer one displaced. A dead connection, which it mostly is, has been
+/// found out by then (30 s, `serve`). Two that live would displace each other without end, if each were
+/// sent away at once and came back a second later; so they take turns, once in this time.
+const DISPLACED_TIME: Duration = Duration::from_secs(60);
 /// A message that comes again as a whole.
 const MESSAGE_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Between two attempts: doubled from one to the next.
@@ -99,12 +103,32 @@ impl<A: Again> Attached<A> {
 
     /// Where the events came from, no more come.
     fn ended(&mut self, broke: Option<Broke>) -> Option<Result<Bytes, Broke>> {
+        if broke == Some(Broke::Displaced) {
+            return self.displaced();
+        }
         // To the client it is the same whether its owner died or gave the session away.
         let broke = broke.map(|broke| if broke == Broke::Moved { Broke::Hop } else { broke });
         self.outage.take_if(|outage| outage.stood());
         // rmcp answers a resume in vain with a stream without events.
         let in_vain = self.outage.is_some() && !self.events.is_own();
         if broke == Some(Broke::Hop) || in_vain { self.take_up() } else { self.end(broke) }
+    }
+
+    /// Its owner gives the events to a newer request of the client's: this one is not asked for again.
+    fn displaced(&mut self) -> Option<Result<Bytes, Broke>> {
+        (self.outage, self.again) = (None, None);
+        if !self.events.is_own() {
+            return self.end(None); // whoever waits for an answer comes back, with the last event's id
+        }
+        if !self.events.is_between() {
+            return self.end(Some(Broke::Displaced));
+        }
+        self.events.rewind();
+        self.source = Source::Attempt(Box::pin(async {
+            tokio::time::sleep(DISPLACED_TIME).await;
+            None
+        }));
+        None
     }
 
     /// Begins an attempt, or gives up.

@@ -1,9 +1,10 @@
 //! Sockets and connections: HTTP/1.1 and HTTP/2 (with prior knowledge) on one address.
 
+use super::standing::{self, Lent};
 use crate::answer::Answer;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use socket2::{SockRef, TcpKeepalive};
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Headers of one request, together (hyper answers 431 beyond it).
 const HEADERS_LEN_MAX: usize = 64 * 1024;
@@ -68,7 +69,7 @@ impl Listener {
             .max_concurrent_streams(STREAMS_MAX)
             .keep_alive_interval(PING_EVERY);
         let answer = Arc::new(answer);
-        let connections = GracefulShutdown::new();
+        let (connections, tasks) = (GracefulShutdown::new(), TaskTracker::new());
         let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
         loop {
             let stream = tokio::select! {
@@ -90,29 +91,41 @@ impl Listener {
             let answer = answer.clone();
             let asked = Arc::new(AtomicBool::new(false));
             let first = asked.clone();
-            let service = service_fn(move |request| {
+            let lent = Lent::new(stream);
+            let lender = lent.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
                 first.store(true, Ordering::Relaxed);
-                let answering = answer(request);
-                async move { Ok::<_, Infallible>(answering.await) }
+                let (version, lender) = (request.version(), lender.clone());
+                // In a box, as hyper keeps its room for the next request.
+                let answering = Box::pin(answer(request));
+                async move { Ok::<_, Infallible>(lender.pass(version, answering.await).await) }
             });
-            let connection =
-                server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            let watched = connections.watch(connection);
-            tokio::spawn(async move {
+            let connection = server.serve_connection_with_upgrades(lent.io(), service).into_owned();
+            let mut watched = Box::pin(connections.watch(connection));
+            let standing = tasks.clone();
+            tasks.spawn(async move {
                 tokio::select! {
-                    ended = watched => {
+                    ended = &mut watched => {
                         if let Err(error) = ended {
                             tracing::debug!(%error, "a client's connection ended in an error");
                         }
                     }
                     // hyper's own time-out begins when it has told which version of HTTP is spoken.
                     () = silence(&asked) => {}
+                    () = lent.stands() => {
+                        drop(watched);
+                        if let Some((stream, answer)) = lent.reclaim() {
+                            standing.spawn(standing::serve(stream, answer)); // a task of its own is small
+                        }
+                    }
                 }
             });
         }
         drop(self.listener); // whoever connects now is refused at once, and finds another node
         tokio::time::sleep(LAST_COME).await;
         connections.shutdown().await;
+        tasks.close();
+        tasks.wait().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Server-sent events, as far as it matters where one ends (WHATWG HTML, 9.2.6).
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
 /// Finds the ends of events in a stream of chunks: an event ends with an empty line, and a line
@@ -67,10 +67,11 @@ impl IdPrefix {
         Self { prefix: prefix.into(), matched: Some(0) }
     }
 
-    pub(crate) fn advance(&mut self, chunk: &[u8]) -> Bytes {
+    pub(crate) fn advance(&mut self, chunk: Bytes) -> Bytes {
         const FIELD: &[u8] = b"id:";
-        let mut out = Vec::with_capacity(chunk.len() + self.prefix.len());
-        for byte in chunk {
+        let mut out = BytesMut::new();
+        let (mut at, mut copied) = (0, 0);
+        while let Some(byte) = chunk.get(at) {
             let ends_line = matches!(byte, b'\n' | b'\r');
             match self.matched {
                 Some(matched) if matched < FIELD.len() && *byte == FIELD[matched] => {
@@ -78,22 +79,34 @@ impl IdPrefix {
                 }
                 // One space belongs to the field, not to its value.
                 Some(matched) if matched == FIELD.len() && *byte == b' ' => self.matched = Some(matched + 1),
-                Some(matched) if matched >= FIELD.len() => {
+                Some(matched) => {
                     self.matched = None;
                     // An empty id means none.
-                    if !ends_line {
+                    if matched >= FIELD.len() && !ends_line {
+                        out.reserve(chunk.len() - copied + self.prefix.len());
+                        out.extend_from_slice(&chunk[copied..at]);
                         out.extend_from_slice(self.prefix.as_bytes());
+                        copied = at;
                     }
                 }
-                Some(_) => self.matched = None,
                 None => {}
             }
-            out.push(*byte);
             if ends_line {
                 self.matched = Some(0);
             }
+            at += match self.matched {
+                Some(_) => 1,
+                // The rest of the line, data most often, is none of its business.
+                None => {
+                    chunk[at..].iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(chunk.len())
+                }
+            };
         }
-        out.into()
+        if copied == 0 && out.is_empty() {
+            return chunk;
+        }
+        out.extend_from_slice(&chunk[copied..]);
+        out.freeze()
     }
 }
 
@@ -219,7 +232,7 @@ mod tests {
         for cut in 0..=text.len() {
             let mut prefix = IdPrefix::new("p.");
             let (head, tail) = text.as_bytes().split_at(cut);
-            let joined = [prefix.advance(head), prefix.advance(tail)].concat();
+            let joined = [head, tail].map(|chunk| prefix.advance(Bytes::copy_from_slice(chunk))).concat();
             assert_eq!(String::from_utf8_lossy(&joined), expected, "cut at {cut}");
         }
     }

@@ -7,7 +7,7 @@ use super::{
     frames::{Frame, FrameError, Reader, Writer},
     gossip,
 };
-use crate::answer::Answer;
+use crate::answer::{Answer, BodyStream};
 use crate::ask::{self, Ask, Errand, Payload, Sent};
 use crate::config::{CLUSTER, Protocol, Route};
 use crate::journey::{Journey, NoAnswer};
@@ -345,14 +345,15 @@ impl Acceptor {
         let endless = is_own || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (head, body) = answer.into_parts();
         let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
+        drop(head); // its values are pieces of the buffer that they were read into
         if writer.chunk(frame).await.is_err() {
             return;
         }
-        let stopped = writer.stopped();
-        tokio::select! {
-            () = writer.body(body, endless.then_some(&self.leaving)) => {}
-            // Nobody reads any more: dropping the body tells the upstream.
-            stopped = stopped => given_up(stopped),
+        match endless {
+            false => write_body(body, writer, None).await,
+            // In a task of its own, which is small: this one has room for all that a request may need,
+            // and the stream may stand for hours.
+            true => drop(self.requests.spawn(write_body(body, writer, Some(self.leaving.clone())))),
         }
     }
 
@@ -361,6 +362,16 @@ impl Acceptor {
             Ok(id) => self.journey.sessions.state(&id),
             Err(_) => SessionState::Ended(GoneWhy::Forged),
         }
+    }
+}
+
+/// `leaving` cuts off what would never end.
+async fn write_body(body: BodyStream, writer: Writer, leaving: Option<CancellationToken>) {
+    let stopped = writer.stopped();
+    tokio::select! {
+        () = writer.body(body, leaving.as_ref()) => {}
+        // Nobody reads any more: dropping the body tells the upstream.
+        stopped = stopped => given_up(stopped),
     }
 }
 

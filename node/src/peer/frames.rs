@@ -100,6 +100,7 @@ impl Writer {
                     }
                 }
                 Some(Err(Broke::Moved)) => return self.give_up(StreamCode::Leaving),
+                Some(Err(Broke::Displaced)) => return self.give_up(StreamCode::Displaced),
                 Some(Err(_)) => return,
                 None => return self.finish(),
             }
@@ -232,6 +233,9 @@ impl Body for ReaderBody {
             }
             Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::ClientGone as u32) => {
                 Some(Err(Broke::Client))
+            }
+            Err(ReadError::Reset(code)) if code == VarInt::from_u32(StreamCode::Displaced as u32) => {
+                Some(Err(Broke::Displaced))
             }
             Err(_) => Some(Err(Broke::Hop)),
         })

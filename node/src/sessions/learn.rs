@@ -1,18 +1,13 @@
 //! What passes by and must be known when a session goes on elsewhere: its log level, what it is
-//! subscribed to, which tools may be called twice; and whose event ids are whose.
+//! subscribed to, which tools may be called twice.
 
-use super::table::Live;
 use super::{READ_LEN_MAX, Sessions};
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::ask::{Ask, Payload};
-use crate::mcp::{self, IdPrefix, LAST_EVENT_ID};
+use crate::mcp;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::{
-    HeaderMap,
-    body::{Body, Frame},
-    header::HeaderValue,
-};
+use hyper::body::{Body, Frame};
 use proto::id::Nonce;
 use proto::wire::{Nature, ON_RECORD_LEN_MAX};
 use std::{
@@ -102,56 +97,6 @@ impl Sessions {
             return false;
         };
         record.repeatable.contains(&tool)
-    }
-}
-
-/// Makes the ids of a renewed session's events unlike those of its upstream sessions before, which
-/// may have used the same ones. A bridge's ids name their session already.
-pub(super) fn with_own_ids(live: &Live, answer: Answer) -> Answer {
-    if live.renewals == 0 || live.is_bridged() || !mcp::is_event_stream(answer.headers()) {
-        return answer;
-    }
-    let prefix = IdPrefix::new(&prefix_of(live));
-    answer.map(|body| Prefixed { body, prefix }.boxed_unsync())
-}
-
-/// The last event's id as the upstream knows it; none where it was of an upstream session before, and
-/// then `false`.
-pub(super) fn upstreams_own_id(live: &Live, headers: &mut HeaderMap) -> bool {
-    let Some(id) = headers.get(LAST_EVENT_ID) else { return true };
-    // A bridge tells its own ids from others, and resumes a lost call as little as it listens for one.
-    if live.renewals == 0 || live.is_bridged() {
-        return true;
-    }
-    let own = id.as_bytes().strip_prefix(prefix_of(live).as_bytes());
-    match own.and_then(|own| HeaderValue::from_bytes(own).ok()) {
-        Some(own) => headers.insert(LAST_EVENT_ID, own).is_some(),
-        None => {
-            headers.remove(LAST_EVENT_ID);
-            false
-        }
-    }
-}
-
-fn prefix_of(live: &Live) -> String {
-    format!("rw{}.", live.renewals)
-}
-
-struct Prefixed {
-    body: BodyStream,
-    prefix: IdPrefix,
-}
-
-impl Body for Prefixed {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.prefix.advance(&data)))))
     }
 }
 

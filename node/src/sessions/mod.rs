@@ -1,17 +1,20 @@
 //! The sessions that this node owns: opened at an upstream and served from it. [`table`] remembers
 //! them, [`copies`] carries what must outlive this node to others, [`revive`] goes on with what was
-//! another node's, [`learn`] notes what passes by and must be known then, [`http_sse`] has old clients.
+//! another node's, [`learn`] notes what passes by and must be known then, [`http_sse`] has old clients,
+//! [`readers`] gives each stream of events one reader, and [`event_ids`] say which stream an event is of.
 //! What has no session passes too, and [`wraps`] makes it find its way back where an upstream keeps
 //! something of it.
 
 mod copies;
+mod event_ids;
 mod http_sse;
 mod learn;
+mod readers;
 mod revive;
 mod table;
 mod wraps;
 
-use crate::answer::{Answer, holding, until, whole};
+use crate::answer::{Answer, holding, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
 use crate::config::{Route, Upstream};
@@ -20,6 +23,7 @@ use crate::peer::Peers;
 use crate::telemetry::Metrics;
 use crate::upstream::{Request, Upstreams};
 use bytes::Bytes;
+use event_ids::Stream;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
 use proto::core::custody::Holding;
@@ -236,14 +240,16 @@ impl Sessions {
         };
         let mut headers = ask.headers.clone();
         let mine = headers.insert(SESSION_ID, place.session.clone());
-        if !learn::upstreams_own_id(&live, &mut headers) && ask.nature == Nature::Resumes {
-            return Ok(Err(Missing::Forgotten));
-        }
-        // Just before it is sent, since this node may have stood still for a while.
-        if !self.cluster.is_leased() {
-            return Err(Refusal::not_run(Reason::Moved));
-        }
-        let mut answer = match self.send(ask, upstream, headers).await {
+        let stream = event_ids::stream(&live, ask, &mut headers)?;
+        let mut reading = match ask.method {
+            Method::GET => Some(live.readers.admit(stream).ok_or(Refusal::not_run(Reason::Moved))?),
+            _ => None,
+        };
+        let sent = match &mut reading {
+            Some(reading) => self.ask_alone(ask, upstream, headers, reading).await,
+            None => self.send_leased(ask, upstream, headers).await,
+        };
+        let mut answer = match sent {
             Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false })
                 if may_be_forgotten =>
             {
@@ -280,13 +286,13 @@ impl Sessions {
         if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
             *theirs = mine;
         }
-        let answer = learn::with_own_ids(&live, self.learn(ask, id.nonce, answer));
-        if ask.method == Method::GET && mcp::is_event_stream(answer.headers()) {
-            let moved = live.clone().moved();
-            let news = move || live.take_news();
-            return Ok(Ok(answer.map(|body| until(holding(body, in_use), news, moved))));
-        }
-        Ok(Ok(answer.map(|body| holding(body, in_use))))
+        let answer = event_ids::marked(&live, stream, self.learn(ask, id.nonce, answer));
+        Ok(Ok(match reading {
+            Some(reading) if mcp::is_event_stream(answer.headers()) => {
+                answer.map(|body| reading.read(body, in_use))
+            }
+            Some(_) | None => answer.map(|body| holding(body, in_use)),
+        }))
     }
 
     /// A request that needs no session: not MCP, a modern one, or one to an upstream without sessions.
@@ -372,6 +378,20 @@ impl Sessions {
         let _ = self.upstreams.send(upstream, request).await;
     }
 
+    /// Of a session: just before it is sent this node looks at its lease, since it may have stood still
+    /// for a while.
+    async fn send_leased(
+        &self,
+        ask: &Ask,
+        upstream: &Upstream,
+        headers: HeaderMap,
+    ) -> Result<Answer, Refusal> {
+        if !self.cluster.is_leased() {
+            return Err(Refusal::not_run(Reason::Moved));
+        }
+        self.send(ask, upstream, headers).await
+    }
+
     async fn send(&self, ask: &Ask, upstream: &Upstream, mut headers: HeaderMap) -> Result<Answer, Refusal> {
         if ask.route.speaks_mcp() {
             // Answers are read on their way (events, errors), so they come as they are.
@@ -434,6 +454,7 @@ impl Sessions {
             }
             return Err(Refusal::not_run(Reason::Moved));
         }
+        let answer = event_ids::marked(&in_use.live, Some(Stream::Call(ask.uid)), answer);
         Ok(answer.map(|body| holding(body, in_use)))
     }
 

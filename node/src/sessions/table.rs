@@ -7,6 +7,7 @@ pub(crate) use leave::Left;
 
 use super::AtUpstream;
 use super::http_sse::Outbox;
+use super::readers::Readers;
 use crate::clock;
 use crate::config::{Route, Upstream};
 use crate::upstream::Held;
@@ -70,9 +71,8 @@ pub(super) struct Live {
     last_used_ms: AtomicU64,
     calls: AtomicU32,
     streams: AtomicU32,
-    /// It is not this node's any more, and whoever waits for that.
-    is_gone: AtomicBool,
-    moved: Notify,
+    /// Of the streams that its upstream session has.
+    pub(super) readers: Arc<Readers>,
 }
 
 #[derive(Debug)]
@@ -122,29 +122,18 @@ impl Live {
         news.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Resolves when the session is not this node's any more.
-    pub(super) async fn moved(self: Arc<Self>) {
-        let moved = self.moved.notified();
-        // From here on a notification counts, so none is missed between the look and the wait.
-        let mut moved = std::pin::pin!(moved);
-        moved.as_mut().enable();
-        if !self.is_gone() {
-            moved.await;
-        }
-    }
-
     /// Calls of it that are in progress.
     pub(super) fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Acquire)
+        self.readers.are_gone()
     }
 
+    /// It is not this node's any more.
     fn go(&self) {
-        self.is_gone.store(true, Ordering::Release);
-        self.moved.notify_waiters();
+        self.readers.end();
         if let Some(outbox) = self.outbox.get() {
             outbox.close();
         }
@@ -268,8 +257,7 @@ impl Table {
             last_used_ms: AtomicU64::new(now_ms),
             calls: AtomicU32::new(0),
             streams: AtomicU32::new(0),
-            is_gone: AtomicBool::new(false),
-            moved: Notify::new(),
+            readers: Arc::default(),
         })
     }
 
@@ -527,8 +515,7 @@ mod tests {
         assert_eq!(table.give_idle(&Succession::default()), Left { busy: 0, all: 1 });
         assert_eq!(table.holding(nonce(1)), Holding::Given(node(2)));
         assert_eq!(table.state(nonce(1)), SessionState::Moved { to: node(2) });
-        let moved = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        moved.block_on(stream.live.clone().moved()); // its streams know, also those that ask later
+        assert!(stream.live.readers.admit(None).is_none(), "its streams know, also those that ask later");
     }
 
     #[test]

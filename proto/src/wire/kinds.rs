@@ -63,6 +63,8 @@ pub enum StreamCode {
     Malformed = 2,
     /// The node leaves, and the stream would never end by itself.
     Leaving = 3,
+    /// A newer request reads the stream.
+    Displaced = 4,
 }
 
 /// Why a QUIC connection was closed.

@@ -268,6 +268,26 @@ async fn a_call_that_can_not_go_on_gets_one_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_displaced_client_is_kept_silent_for_a_while_and_comes_back_then() {
+    let displaced = End::Broke(Broke::Displaced);
+    let mut client = Client::of(Calls::None, said(&[PRIMING, "data: half"], displaced), &[Met::Nothing]);
+    assert_eq!(client.sees(SHORT).await, (PRIMING.to_owned(), false));
+    assert!(!client.has_ended());
+    let (rest, reset) = client.sees(LONG).await;
+    assert_eq!((rest.replace(": \n\n", ""), reset), (COME_BACK.to_owned(), false));
+    assert!(client.has_ended() && client.asked().is_empty());
+    assert_eq!((client.counted("resumed"), client.counted("given_up")), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_displaced_is_left_to_the_newer_request() {
+    let displaced = End::Broke(Broke::Displaced);
+    let mut client = Client::of(calls(), said(&[PRIMING], displaced), &[Met::Nothing]);
+    assert_eq!(client.sees(SHORT).await, (PRIMING.to_owned(), false));
+    assert!(client.has_ended() && client.asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_without_an_event_id_is_not_asked_for_again() {
     let mut client = Client::of(calls(), said(&["data: {}\n\n"], LOST), &[Met::Nothing]);
     let (text, _) = client.sees(LONG).await;

@@ -1,6 +1,7 @@
 //! Upstreams over HTTP/1.1: the connections to them, and one exchange on such a connection.
 
 mod pool;
+mod standing;
 mod upgrade;
 
 use super::{Request, strip_hop_by_hop};
@@ -66,7 +67,14 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let mut answer = pool.send(request).await.map_err(|failure| match failure {
+        let answered = match !wishes && standing::is_asked_for(&request) {
+            true => standing::get(url.address(), request).await,
+            false => pool
+                .send(request)
+                .await
+                .map(|answer| answer.map(|body: Pooled| body.map_err(|_| Broke::Upstream).boxed_unsync())),
+        };
+        let mut answer = answered.map_err(|failure| match failure {
             pool::Failure::Unreachable(error, unsent) => {
                 if !wishes {
                     payload.give_back(unsent.into_body());
@@ -86,6 +94,6 @@ impl Http {
             return Ok(upgrade::switched(answer, said));
         }
         strip_hop_by_hop(answer.headers_mut());
-        Ok(answer.map(|body: Pooled| body.map_err(|_| Broke::Upstream).boxed_unsync()))
+        Ok(answer)
     }
 }

@@ -45,7 +45,7 @@ pub(super) enum Failure {
     /// Nothing was sent: the request is still whole.
     Unreachable(io::Error, Box<Request<BodyStream>>),
     /// Some of it may have arrived.
-    Broke(hyper::Error),
+    Broke(io::Error),
 }
 
 impl Pool {
@@ -62,7 +62,7 @@ impl Pool {
                 Ok(answer) => return Ok(answer),
                 // An idle connection that the server has closed gives the request back unsent.
                 Err((_, Some(unsent))) => request = *unsent,
-                Err((error, None)) => return Err(Failure::Broke(error)),
+                Err((error, None)) => return Err(Failure::Broke(io::Error::other(error))),
             }
         }
         let sender = match self.connect().await {
@@ -71,7 +71,7 @@ impl Pool {
         };
         self.exchange(sender, request).await.map_err(|(error, unsent)| match unsent {
             Some(unsent) => Failure::Unreachable(io::Error::other(error), unsent),
-            None => Failure::Broke(error),
+            None => Failure::Broke(io::Error::other(error)),
         })
     }
 
@@ -112,14 +112,20 @@ impl Pool {
     }
 
     async fn connect(&self) -> io::Result<Sender> {
-        let connect = TcpStream::connect(&*self.address);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(io::Error::from)??;
-        stream.set_nodelay(true)?;
+        let stream = connect(&self.address).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Its errors reach whoever waits on the connection; there is nobody else to tell.
         tokio::spawn(async move { connection.with_upgrades().await.unwrap_or_default() });
         Ok(sender)
     }
+}
+
+/// Another connection to an upstream.
+pub(super) async fn connect(address: &str) -> io::Result<TcpStream> {
+    let connect = TcpStream::connect(address);
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(io::Error::from)??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// An answer's body. Read to its end it gives the connection back; dropped earlier it closes it,

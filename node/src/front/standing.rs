@@ -1,0 +1,165 @@
+//! A stream of the server's own may stand for hours and say nothing, and hyper would keep for it what a
+//! connection needs that serves requests: two buffers of 8 KiB and room for the largest future that
+//! ever answers one. So once its answer has begun it leaves hyper, and holds its socket and its body.
+//!
+//! Only over HTTP/1.1, where a connection carries one answer at a time; it is closed afterwards.
+
+use crate::answer::Answer;
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, StatusCode, Version,
+    header::{self, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::SystemTime,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+};
+
+/// Among the extensions of an answer that may stand for long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stands;
+
+/// A client's connection, lent to hyper until an answer stands.
+#[derive(Debug)]
+pub(super) struct Lent {
+    stream: Mutex<TcpStream>,
+    standing: Mutex<Option<Answer>>,
+    stands: Notify,
+}
+
+impl Lent {
+    pub(super) fn new(stream: TcpStream) -> Arc<Self> {
+        Arc::new(Self { stream: Mutex::new(stream), standing: Mutex::default(), stands: Notify::new() })
+    }
+
+    pub(super) fn io(self: &Arc<Self>) -> TokioIo<Io> {
+        TokioIo::new(Io(self.clone()))
+    }
+
+    /// Gives hyper an answer, but not one that stands: that is for whoever waits for [`Self::stands`].
+    pub(super) async fn pass(&self, version: Version, answer: Answer) -> Answer {
+        if version != Version::HTTP_11 || answer.extensions().get::<Stands>().is_none() {
+            return answer;
+        }
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.stands.notify_one();
+        std::future::pending().await
+    }
+
+    /// Resolves when there is an answer that stands. Hyper's part is to be dropped then.
+    pub(super) async fn stands(&self) {
+        self.stands.notified().await;
+    }
+
+    /// The connection and its last answer, once nobody else has it.
+    pub(super) fn reclaim(self: Arc<Self>) -> Option<(TcpStream, Answer)> {
+        let Self { stream, standing, .. } = Arc::into_inner(self)?;
+        let answer = standing.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        Some((stream.into_inner().unwrap_or_else(PoisonError::into_inner), answer))
+    }
+
+    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the answer until it ends or its client is gone. One that breaks off is cut off.
+pub(super) async fn serve(mut stream: TcpStream, answer: Answer) -> io::Result<()> {
+    let (head, mut body) = answer.into_parts();
+    let (mut hears, mut says) = stream.split();
+    says.write_all(&write_head(head.status, head.headers)).await?;
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            gone = is_gone(&mut hears) => return gone,
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if !data.is_empty() {
+                    let size = Bytes::from(format!("{:x}\r\n", data.len()));
+                    says.write_all_buf(&mut size.chain(data).chain(&b"\r\n"[..])).await?;
+                }
+            }
+            Some(Err(broke)) => return Err(io::Error::other(broke)),
+            None => {
+                says.write_all(b"0\r\n\r\n").await?;
+                return says.shutdown().await;
+            }
+        }
+    }
+}
+
+/// Resolves when the client has closed the connection. What it says has no meaning here.
+async fn is_gone(hears: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut said = [0; 64];
+    while hears.read(&mut said).await? > 0 {}
+    Ok(())
+}
+
+fn write_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let date = || HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()));
+    if let (header::Entry::Vacant(vacant), Ok(date)) = (headers.entry(header::DATE), date()) {
+        vacant.insert(date);
+    }
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    for (name, value) in &headers {
+        head.extend_from_slice(name.as_ref());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// The lent connection as hyper reads and writes it. The lock is never waited for: nobody else touches
+/// the connection before this is gone.
+#[derive(Debug)]
+pub(super) struct Io(Arc<Lent>);
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.stream()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.stream()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true // as every TcpStream is
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream()).poll_shutdown(cx)
+    }
+}
