@@ -68,3 +68,66 @@ async fn look(
     }
     Seeds { all: addresses.len() + unresolved, known: met.len() + empty }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::{Bound, Greeting, accept_lifelines};
+    use proto::core::view::{Member, Phase};
+    use proto::id::{ClusterSecret, Incarnation, NodeName, NodeRef, SealKeys, Tag};
+    use std::net::TcpListener;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// A node with this name at any port, and what the others know of it.
+    fn node(name: &str) -> (Arc<Bound>, Member) {
+        let name: NodeName = name.parse().expect("a plain name");
+        let secrets = [ClusterSecret::from_entropy([1; 32])];
+        let (bound, _inbox) = Bound::bind(loopback(), &secrets, &name).expect("a free port");
+        let node = NodeRef { tag: Tag::of("ringway", &name), inc: Incarnation(1) };
+        let peer = bound.local_addr().expect("a bound socket");
+        bound.greet_as(Greeting { name: name.clone(), node, advertise: peer });
+        let (phase, any) = (Phase::Active, loopback());
+        let version = String::new();
+        (Arc::new(bound), Member { name, node, phase, listen: any, peer, admin: any, version })
+    }
+
+    async fn look_for(seeds: &[SocketAddr], others: Vec<Member>) -> Seeds {
+        let (bound, me) = node("me");
+        let keys = SealKeys::new(&[ClusterSecret::from_entropy([1; 32])], "ringway");
+        let cluster = Cluster::new(&me, keys);
+        cluster.observe(others.into_iter().chain([me]).map(|member| (member, 0)).collect());
+        let names: Vec<_> = seeds.iter().map(SocketAddr::to_string).collect();
+        look(&cluster, &Peers::new(bound), &names, &mut BTreeSet::new()).await
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_refuses_is_known_and_one_that_is_silent_is_not() {
+        let silent = TcpListener::bind(loopback()).expect("a free port");
+        let closed = TcpListener::bind(loopback()).and_then(|port| port.local_addr()).expect("a free port");
+        let silent_at = silent.local_addr().expect("a bound socket");
+        assert_eq!(look_for(&[silent_at, closed], Vec::new()).await, Seeds { all: 2, known: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_member_is_known_at_its_address_and_at_one_where_it_answers() {
+        let (bound, mut other) = node("other");
+        let answers_at = other.peer;
+        let _accepting = tokio::spawn(accept_lifelines(bound));
+        assert_eq!(look_for(&[answers_at], Vec::new()).await.known, 0, "somebody is there, and unknown");
+        assert_eq!(look_for(&[answers_at], vec![other.clone()]).await.known, 1);
+        other.peer.set_port(1);
+        assert_eq!(look_for(&[answers_at], vec![other]).await.known, 1);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stands_for_no_address_is_a_seed_that_is_not_known() {
+        let (bound, me) = node("me");
+        let keys = SealKeys::new(&[ClusterSecret::from_entropy([1; 32])], "ringway");
+        let names = ["seed.invalid:7400".to_owned()];
+        let seeds = look(&Cluster::new(&me, keys), &Peers::new(bound), &names, &mut BTreeSet::new()).await;
+        assert_eq!(seeds, Seeds { all: 1, known: 0 });
+    }
+}

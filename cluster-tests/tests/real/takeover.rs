@@ -16,6 +16,8 @@ use super::prepare::{Parts, counting_cluster};
 
 /// A death is known in 50 ms and silence in 2 s; a request waits 10 s at most. The rest is for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(15);
+/// A node waits 5 s for its seeds, and as long again until what it sees counts.
+const COMES_BACK: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_killed_nodes_sessions_go_on_at_the_others() {
@@ -99,6 +101,20 @@ async fn sessions_outlive_a_restart_of_the_whole_cluster() {
         let counting = async || session.count(&url, counted).await;
         assert_eq!(wait_for("the session goes on from its id alone", IN_TIME, counting).await, counted);
     }
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_alone_goes_on_where_nobody_is_at_its_seeds() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(1, 1).await;
+    let session = Session::open(&cluster.url("a")).await.unwrap();
+    assert_eq!(session.count(&cluster.url("a"), 1).await.unwrap(), 1);
+    cluster.kill("a").await.unwrap();
+    // The port of a seed that is not there: bound for a moment, so that it refuses connections.
+    let seed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    cluster.add("a", &["--seed", &seed]).await.unwrap();
+    let url = cluster.url("a");
+    let counting = async || session.count(&url, 2).await;
+    assert_eq!(wait_for("the session goes on from its id alone", COMES_BACK, counting).await, 2);
 }
 
 #[tokio::test]

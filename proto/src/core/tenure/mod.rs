@@ -249,7 +249,7 @@ impl Tenure {
             return;
         }
         // What still comes of whoever is gone was under way.
-        if self.is_gone(from) && self.keeps(Rule::TheGoneAreSilent) {
+        if self.is_gone(from) {
             return;
         }
         self.meet(from, now);

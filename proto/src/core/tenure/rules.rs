@@ -24,8 +24,6 @@ pub enum Rule {
     JointChange,
     /// A witness that knows of a later set answers no proposal made by an earlier one.
     LatestSet,
-    /// Whoever is proven gone is not listened to.
-    TheGoneAreSilent,
     /// A backup keeps the latest of what it was told, in whatever order that came.
     RecordsNeverRegress,
     /// A node that gave a session away serves it no more, also when it hears nothing of the taker.
@@ -39,7 +37,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Lease,
         Self::AgreeingFences,
         Self::SilenceOutlastsLease,
@@ -50,7 +48,6 @@ impl Rule {
         Self::KeepPromises,
         Self::JointChange,
         Self::LatestSet,
-        Self::TheGoneAreSilent,
         Self::RecordsNeverRegress,
         Self::GivenIsGiven,
         Self::CopiedBeforeAnswered,
