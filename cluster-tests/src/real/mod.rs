@@ -1,7 +1,8 @@
 //! Real parts: processes, sockets, SDK clients. What a simulator can't show.
 //!
-//! `cluster` and `upstream` start the processes, `clients` drives SDKs against them, `http` and `mcp` speak by
-//! hand, `balancer` stands in front; `install` and `binaries` bring the programs, `wait` waits for conditions.
+//! `cluster` and `upstream` start the processes, with the routes that `route` writes; `clients` drives SDKs against
+//! them, `http`, `mcp` and `old_transport` speak by hand, `balancer` stands in front; `install` and `binaries` bring
+//! the programs, `wait` waits for conditions, `marked` finds what was left behind.
 
 pub mod balancer;
 pub mod binaries;
@@ -11,9 +12,12 @@ pub mod conformance;
 pub mod http;
 pub mod http_sse;
 pub mod install;
+pub mod marked;
 pub mod mcp;
 pub mod metrics;
+pub mod old_transport;
 pub mod places;
 pub mod process;
+pub mod route;
 pub mod upstream;
 pub mod wait;
