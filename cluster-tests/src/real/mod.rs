@@ -1,11 +1,12 @@
 //! Real parts: processes, sockets, SDK clients. What a simulator can't show.
 //!
 //! `cluster` and `upstream` start the processes, with the routes that `route` writes; `clients` drives SDKs against
-//! them, `http`, `mcp` and `old_transport` speak by hand, `balancer` stands in front; `install` and `binaries` bring
-//! the programs, `wait` waits for conditions, `marked` finds what was left behind.
+//! them, `tours` takes them through whole servers, `http`, `mcp` and `old_transport` speak by hand, `balancer` stands in front; `install`, `chromium`
+//! and `binaries` bring the programs, `wait` waits for conditions, `marked` finds what was left behind.
 
 pub mod balancer;
 pub mod binaries;
+pub mod chromium;
 pub mod clients;
 pub mod cluster;
 pub mod conformance;
@@ -19,5 +20,6 @@ pub mod old_transport;
 pub mod places;
 pub mod process;
 pub mod route;
+pub mod tours;
 pub mod upstream;
 pub mod wait;

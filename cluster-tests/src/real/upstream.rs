@@ -159,6 +159,29 @@ pub async fn everything_stdio() -> anyhow::Result<Vec<String>> {
     Ok(vec!["node".to_owned(), path_text(&script)?, "stdio".to_owned()])
 }
 
+/// The command that runs the reference memory server; each process keeps its graph in a file of its own.
+pub async fn memory_stdio() -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = path_text(&npm.module("@modelcontextprotocol/server-memory/dist/index.js"))?;
+    let dir = path_text(&places::scratch("memory")?)?;
+    let run = format!("MEMORY_FILE_PATH='{dir}'/$$.json exec node '{script}'");
+    Ok(vec!["sh".to_owned(), "-c".to_owned(), run])
+}
+
+/// The command that runs the reference file server over one folder.
+pub async fn filesystem_stdio(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = npm.module("@modelcontextprotocol/server-filesystem/dist/index.js");
+    Ok(vec!["node".to_owned(), path_text(&script)?, path_text(folder)?])
+}
+
+/// The command that runs the reference server for trains of thought.
+pub async fn sequential_thinking_stdio() -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = npm.module("@modelcontextprotocol/server-sequential-thinking/dist/index.js");
+    Ok(vec!["node".to_owned(), path_text(&script)?])
+}
+
 /// The command that runs a server on FastMCP over stdio.
 pub async fn fastmcp_stdio() -> anyhow::Result<Vec<String>> {
     let interpreter = install::python("python-v2").await?;

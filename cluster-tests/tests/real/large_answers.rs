@@ -12,9 +12,10 @@ use super::prepare::{Children, Parts, counting_children, counting_cluster};
 
 const MIB: usize = 1024 * 1024;
 
-/// What a node may grow by while a large body passes: two buffers of the hop (256 KiB each way), one of a connection
-/// to a client and one to an upstream (both under 1 MiB), and what the allocator rounds up. Far from 64 MiB.
-const GROWTH_MAX: u64 = 16 * MIB as u64;
+/// What a node may grow by while a large body passes. Its buffers are 256 KiB each way on the hop and under 1 MiB on
+/// a connection; the rest is the allocator's, which takes memory by the tens of MiB. Seen: 14 to 22 MiB, the same for
+/// answers of 16 and of 76 MiB.
+const GROWTH_MAX: u64 = 32 * MIB as u64;
 
 /// A call beside a stalled one; alone it takes milliseconds.
 const NOT_STALLED: Duration = Duration::from_secs(5);
@@ -53,9 +54,9 @@ async fn a_request_of_4_mib_passes_with_memory_bounded() {
             let reply = session.post(&url, &wrap(&text)).await.unwrap().reply().unwrap();
             assert!(said(&reply).is_some_and(|said| said.contains(&text)), "it comes back otherwise");
         }
-        // The body is kept at the entry node so that it can be sent again, at the owner until it has been passed on,
-        // and a child's answer as one line: 4 MiB each, and a buffer that doubles.
-        assert_bounded(&cluster, &before, 3 * GROWTH_MAX);
+        // And the body, at the entry node so that it can be sent again and at the owner until it has been passed on,
+        // and a child's answer as one line: 4 MiB each, 8 in a buffer that doubles.
+        assert_bounded(&cluster, &before, GROWTH_MAX + 24 * MIB as u64);
         let headers: Vec<_> =
             POST_HEADERS.into_iter().chain([("mcp-session-id", session.id.as_str())]).collect();
         for url in cluster.urls() {

@@ -32,5 +32,6 @@ mod stdio_streams;
 mod stranger;
 mod streams;
 mod takeover;
+mod transports;
 mod upgrades;
 mod upstreams;
