@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::backend;
 use super::children::Child;
 use super::report::Spread;
-use super::soak::{mib, tally};
+use super::soak::tally;
 use super::{memory, process, progress};
 use crate::real::cluster::{Cluster, Plan};
 use crate::real::http;
@@ -35,38 +35,104 @@ const FIRST_DEADLINE: Duration = Duration::from_secs(12);
 type PerStream = f64;
 
 pub(super) async fn measure(streams: usize) -> anyhow::Result<()> {
-    progress(&format!("{streams} idle streams: starting a backend and three nodes"));
     let backend = Child::backend().await?;
-    let route = Route::upstreams(std::slice::from_ref(&backend.url))
-        .text("idle_timeout", "2h")
-        .number("max_sessions", 1_000_000);
-    let cluster = Plan::nodes(3).routes(&[route]).flags(&["--log", "warn"]).start().await?;
-    let sessions = sessions_of_a(&cluster, streams).await?;
-    let (a, b) = (cluster.listen("a"), cluster.listen("b"));
-
     println!("## {streams} idle streams\n");
     println!(
-        "| streams at | entry node, KiB each | owning node, KiB each | left after they were closed, MiB per node |"
+        "| streams at | entry node, KiB each | owning node, KiB each | all closed: MiB more than before, per node |"
     );
     println!("|---|---|---|---|");
-    let warm = &sessions[..WARM_UP.min(streams)];
-    for at in [a, b] {
-        hold_open(&cluster, at, warm).await?;
-    }
-    let (owner, entry, left) = hold_open(&cluster, b, &sessions).await?;
-    println!("| a node that forwards them | {entry:.1} | {owner:.1} | {left} |");
-    let (both, _, left) = hold_open(&cluster, a, &sessions).await?;
-    println!("| the owning node | (the same node) | {both:.1} | {left} |");
-
-    println!("\n## The way of an event, in ms ({TICKS} events of one stream)\n");
-    println!("| from the server | median | 99 % |\n|---|---|---|");
-    for (what, at) in [("directly", backend.address()?), ("through the owner", a), ("and over a hop", b)] {
-        let mut times = event_times(at, &sessions[0]).await?;
-        times.sort_by(f64::total_cmp);
-        let p99 = times[times.len() * 99 / 100];
-        println!("| {what} | {:.3} | {p99:.3} |", Spread::of(times).median());
-    }
+    let case = Case::start(&backend, streams).await?;
+    let Growth { a, b, left } = case.hold_open("b").await?;
+    println!("| a node that forwards them | {b:.1} | {a:.1} | {left} |");
+    let times = case.event_times(&backend).await?;
+    // Another cluster, since what a node has freed it uses again.
+    let case = Case::start(&backend, streams).await?;
+    let Growth { a, left, .. } = case.hold_open("a").await?;
+    println!("| the owning node | (the same node) | {a:.1} | {left} |\n");
+    println!("## The way of an event, in ms ({TICKS} events of one stream)\n");
+    println!("| from the server | median | 99 % |\n|---|---|---|\n{times}");
     Ok(())
+}
+
+/// Three nodes, and sessions that `a` owns.
+struct Case {
+    cluster: Cluster,
+    sessions: Vec<String>,
+}
+
+/// What streams cost the nodes `a` and `b`, and what all nodes keep of that when they are closed.
+struct Growth {
+    a: PerStream,
+    b: PerStream,
+    left: String,
+}
+
+impl Case {
+    async fn start(backend: &Child, streams: usize) -> anyhow::Result<Case> {
+        progress(&format!("{streams} idle streams: three nodes and the sessions"));
+        let route = Route::upstreams(std::slice::from_ref(&backend.url))
+            .text("idle_timeout", "2h")
+            .number("max_sessions", 1_000_000);
+        let cluster = Plan::nodes(3).routes(&[route]).flags(&["--log", "warn"]).start().await?;
+        let sessions = sessions_of_a(&cluster, streams).await?;
+        Ok(Case { cluster, sessions })
+    }
+
+    /// Opens a stream of each session at the node `at`, looks, and closes them.
+    async fn hold_open(&self, at: &str) -> anyhow::Result<Growth> {
+        drop(self.open(at, WARM_UP).await?);
+        let before = self.resident().await?;
+        let open = self.open(at, self.sessions.len()).await?;
+        let during = self.resident().await?;
+        for name in ["a", "b"] {
+            let files = process::open_files(self.cluster.node(name).process.pid())?;
+            progress(&format!("{} streams: {name} has {files} open files", open.len()));
+        }
+        drop(open);
+        let after = self.resident().await?;
+        let grown = |now: u64, node: usize| now as f64 - before[node] as f64;
+        let per_stream = |node: usize| grown(during[node], node) / 1024.0 / self.sessions.len() as f64;
+        let left: Vec<String> = after
+            .iter()
+            .enumerate()
+            .map(|(node, &now)| format!("{:.1}", grown(now, node) / (1024.0 * 1024.0)))
+            .collect();
+        Ok(Growth { a: per_stream(0), b: per_stream(1), left: left.join(", ") })
+    }
+
+    async fn open(&self, at: &str, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+        let (at, mut open) = (self.cluster.listen(at), Vec::with_capacity(count));
+        for session in self.sessions.iter().take(count) {
+            open.push(stream(at, session, "").await?);
+        }
+        Ok(open)
+    }
+
+    /// Resident memory of each node, in the order of their names.
+    async fn resident(&self) -> anyhow::Result<Vec<u64>> {
+        let mut resident = Vec::new();
+        for name in self.cluster.names() {
+            resident.push(memory::still(self.cluster.node(&name).process.pid()).await?);
+        }
+        Ok(resident)
+    }
+
+    /// Lines of a table.
+    async fn event_times(&self, backend: &Child) -> anyhow::Result<String> {
+        let mut lines = String::new();
+        let ways = [
+            ("directly", backend.address()?),
+            ("through the owner", self.cluster.listen("a")),
+            ("and over a hop", self.cluster.listen("b")),
+        ];
+        for (what, at) in ways {
+            let mut times = event_times(at, &self.sessions[0]).await?;
+            times.sort_by(f64::total_cmp);
+            let p99 = times[times.len() * 99 / 100];
+            lines += &format!("| {what} | {:.3} | {p99:.3} |\n", Spread::of(times).median());
+        }
+        Ok(lines)
+    }
 }
 
 /// So many sessions that `a` owns. Nodes share new sessions among them, so that more have to be opened.
@@ -84,37 +150,6 @@ async fn sessions_of_a(cluster: &Cluster, count: usize) -> anyhow::Result<Vec<St
         ensure!(owners.len() < 10 * count + 100, "{:?}", tally(owners.iter().map(String::as_str)));
     }
     Ok(of_a)
-}
-
-/// Opens a stream of each session at the node `at`; gives the growth of `a` and of `b`, and what all nodes hold once
-/// the streams are closed.
-async fn hold_open(
-    cluster: &Cluster,
-    at: SocketAddr,
-    sessions: &[String],
-) -> anyhow::Result<(PerStream, PerStream, String)> {
-    let before = [resident(cluster, "a").await?, resident(cluster, "b").await?];
-    let mut open = Vec::with_capacity(sessions.len());
-    for session in sessions {
-        open.push(stream(at, session, "").await?);
-    }
-    let during = [resident(cluster, "a").await?, resident(cluster, "b").await?];
-    for name in ["a", "b"] {
-        let pid = cluster.node(name).process.pid();
-        progress(&format!("{} streams: {name} has {} open files", open.len(), process::open_files(pid)?));
-    }
-    drop(open);
-    let mut left = Vec::new();
-    for name in cluster.names() {
-        left.push(format!("{:.1}", mib(resident(cluster, &name).await?)));
-    }
-    let per_stream =
-        |node: usize| (during[node] as f64 - before[node] as f64) / 1024.0 / sessions.len() as f64;
-    Ok((per_stream(0), per_stream(1), left.join(", ")))
-}
-
-async fn resident(cluster: &Cluster, name: &str) -> anyhow::Result<u64> {
-    memory::still(cluster.node(name).process.pid()).await
 }
 
 /// A stream whose head and first event have come. Bytes by hand: thousands of HTTP clients would take memory and time

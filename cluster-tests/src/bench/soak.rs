@@ -136,7 +136,7 @@ fn print_row(round: &str, most: usize, left: usize, took: Duration, holding: &Ho
     println!("| {round} | {most} | {left} | {took:.1} s | {} | {} |", mib.join(", "), files.join(", "));
 }
 
-pub(super) fn mib(bytes: u64) -> f64 {
+fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1024.0 * 1024.0)
 }
 
