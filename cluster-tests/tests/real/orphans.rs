@@ -19,12 +19,15 @@ const GONE_WITH_ITS_NODE: Duration = Duration::from_secs(10);
 /// does what it has started in a session of its own, where signals to its group don't come.
 struct Household {
     cluster: Cluster,
+    /// Of the children.
     mark: String,
+    /// Of the node, and of what it starts to look after them.
+    node_mark: String,
 }
 
 impl Household {
     async fn start(more: impl Fn(Route) -> Route) -> Household {
-        let mark = marked::new("orphan");
+        let (mark, node_mark) = (marked::new("orphan"), marked::new("node"));
         let fixture = upstream::fixture_stdio().await.unwrap();
         let script = format!(
             "trap '' TERM HUP INT; setsid sh -c \"trap '' TERM HUP INT; while :; do sleep 1; done\" & \
@@ -34,7 +37,9 @@ impl Household {
         let nasty = ["sh", "-c", &script].map(str::to_owned);
         let routes = [Route::command(&fixture), Route::command(&nasty).at("/nasty")]
             .map(|route| more(route.env(&[(marked::VARIABLE, &mark)])));
-        Household { cluster: Plan::nodes(1).routes(&routes).start().await.unwrap(), mark }
+        let variable = format!("{}={node_mark}", marked::VARIABLE);
+        let plan = Plan::nodes(1).routes(&routes).under("a", vec!["env".to_owned(), variable]);
+        Household { cluster: plan.start().await.unwrap(), mark, node_mark }
     }
 
     /// Opens and uses so many sessions of each kind.
@@ -57,6 +62,17 @@ impl Household {
         marked::all(&self.mark)
     }
 
+    /// Waits until nothing is left of a node that has ended, neither children nor whoever looked after them.
+    async fn all_gone_with_the_node(&self, after: &str) {
+        self.all_gone(after, GONE_WITH_ITS_NODE).await;
+        wait_for(&format!("nobody looks after children after {after}"), GONE_WITH_ITS_NODE, async || {
+            let left = marked::all(&self.node_mark);
+            anyhow::ensure!(left.is_empty(), "left are\n{}", marked::table(&left));
+            Ok(())
+        })
+        .await;
+    }
+
     /// Waits until no process is left, and says how long that took.
     async fn all_gone(&self, after: &str, deadline: Duration) {
         let began = Instant::now();
@@ -76,7 +92,7 @@ async fn a_killed_node_leaves_none_of_its_fifty_children_behind() {
     household.open(40, 10).await;
     println!("before:\n{}", marked::table(&household.alive()));
     household.cluster.kill("a").await.unwrap();
-    household.all_gone("kill -9 of the node", GONE_WITH_ITS_NODE).await;
+    household.all_gone_with_the_node("kill -9 of the node").await;
     println!("after:\n{}", marked::table(&household.alive()));
 }
 
@@ -85,7 +101,7 @@ async fn a_node_that_leaves_leaves_no_children_behind() {
     let mut household = Household::start(|route| route).await;
     household.open(5, 3).await;
     assert!(household.cluster.drain("a", Duration::from_secs(5)).await.unwrap().success());
-    household.all_gone("a drain", GONE_WITH_ITS_NODE).await;
+    household.all_gone_with_the_node("a drain").await;
 }
 
 #[tokio::test]
@@ -108,10 +124,11 @@ async fn a_session_that_nobody_uses_leaves_no_processes_behind() {
 async fn a_child_that_dies_leaves_no_processes_behind() {
     let household = Household::start(|route| route).await;
     household.open(2, 3).await;
-    let node = household.cluster.node("a").process.pid();
-    for child in household.alive().iter().filter(|process| process.parent == node) {
-        kill(child.pid);
-    }
+    let alive = household.alive();
+    let is_child = |process: &&Found| !alive.iter().any(|other| other.pid == process.parent);
+    let children: Vec<&Found> = alive.iter().filter(is_child).collect();
+    assert_eq!(children.len(), 5, "{}", marked::table(&alive));
+    children.iter().for_each(|child| kill(child.pid));
     household.all_gone("the death of every child", GONE).await;
 }
 
