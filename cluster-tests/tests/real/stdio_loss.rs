@@ -7,7 +7,7 @@ use cluster_tests::real::cluster::Cluster;
 use cluster_tests::real::marked;
 use cluster_tests::real::mcp::{Session, call, said};
 use cluster_tests::real::wait::{wait_for, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::lost_and_found::{SERVED_AGAIN, other_than};
 use super::prepare::{Children, counting_children, counting_children_with};
@@ -64,13 +64,14 @@ async fn a_child_that_dies_between_two_calls_is_replaced_and_streams_stand_again
         let reply = session.post(&cluster.url("a"), &announce).await.unwrap().reply().unwrap();
         assert_eq!(said(&reply), Some("To be announced"), "{reply}");
         // The client's stream stays, or ends cleanly and is opened again, as clients do.
-        let announced = loop {
+        loop {
             match stream.message(SOON).await.unwrap() {
-                Some(message) => break message,
+                Some(message) if message["params"]["data"]["announced"] == round => break,
+                // What else a new child has to be told of: that its lists may be others.
+                Some(message) => assert!(message["method"].is_string(), "{message}"),
                 None => stream = session.listen(&cluster.url("b")).await.unwrap(),
             }
-        };
-        assert_eq!(announced["params"]["data"]["announced"], round, "{announced}");
+        }
     }
     assert_eq!(marked::all(&mark).len(), 1);
 }
@@ -83,9 +84,15 @@ async fn a_session_whose_child_died_is_gone_where_the_route_says_so() {
     kill(child_of(&cluster, &session).await);
     wait_until("the child is gone", SOON, async || marked::all(&mark).is_empty()).await;
     for url in cluster.urls() {
-        let answer = session.post(&url, &call(2, "count", json!({}))).await.unwrap();
-        assert_eq!(answer.status, 404, "{}", answer.text());
-        assert_eq!(answer.reply().unwrap()["error"]["code"], -32001);
+        // Until its node has heard of the death a call is sent to the dead, and says so.
+        let asking = async || {
+            let answer = session.post(&url, &call(2, "count", json!({}))).await?;
+            let error = &answer.reply()?["error"];
+            assert!([-32001, -31001].map(Value::from).contains(&error["code"]), "{}", answer.text());
+            anyhow::ensure!(answer.status == 404, "{}", answer.status);
+            Ok(())
+        };
+        wait_for("the session is gone", AT_ONCE, asking).await;
         assert_eq!(session.listen(&url).await.unwrap().status, 404);
     }
     assert_eq!(marked::all(&mark), []);
@@ -132,8 +139,13 @@ async fn a_drained_nodes_sessions_go_on_elsewhere_and_its_children_are_gone() {
         }
     }
     assert!(cluster.drain(&drained, Duration::from_secs(10)).await.unwrap().success());
-    let alive = marked::all(&mark);
-    assert!(!alive.iter().any(|child| its_children.contains(&child.pid)), "{}", marked::table(&alive));
+    wait_for("its children are gone", SOON, async || {
+        let alive = marked::all(&mark);
+        let left = alive.iter().any(|child| its_children.contains(&child.pid));
+        anyhow::ensure!(!left, "{}", marked::table(&alive));
+        Ok(())
+    })
+    .await;
     for session in &sessions {
         let first = session.count(&cluster.urls()[0], 3).await.unwrap();
         assert!([1, 2].contains(&first), "{first}");

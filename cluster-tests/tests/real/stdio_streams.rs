@@ -16,6 +16,9 @@ const SOON: Duration = Duration::from_secs(15);
 /// then nobody's but the standalone stream's.
 const AFTER_MS: u64 = 400;
 
+/// Between two numbers, so that the child's clock can't confuse their order.
+const STEP_MS: u64 = 60;
+
 #[tokio::test]
 async fn a_stream_that_was_cut_is_resumed_at_another_node_without_loss_or_repetition() {
     let Children { cluster, .. } = counting_children(3).await;
@@ -30,7 +33,7 @@ async fn a_stream_that_was_cut_is_resumed_at_another_node_without_loss_or_repeti
     for n in 4..=5 {
         announce_later(&cluster, &session, n).await;
     }
-    tokio::time::sleep(Duration::from_millis(AFTER_MS)).await; // said while nobody listens
+    tokio::time::sleep(Duration::from_millis(2 * AFTER_MS)).await; // said while nobody listens
     let mut stream = session.resume(&cluster.url("b"), &last).await.unwrap();
     assert_eq!(stream.status, 200);
     announce_later(&cluster, &session, 6).await;
@@ -50,7 +53,7 @@ async fn what_a_child_says_before_anybody_listens_waits_for_the_stream() {
     for n in 1..=3 {
         announce_later(&cluster, &session, n).await;
     }
-    tokio::time::sleep(Duration::from_millis(AFTER_MS)).await; // said while nobody listens
+    tokio::time::sleep(Duration::from_millis(2 * AFTER_MS)).await; // said while nobody listens
     let mut stream = session.listen(&cluster.url("b")).await.unwrap();
     assert_eq!(announced(&mut stream, 3).await.0, [1, 2, 3]);
 }
@@ -121,9 +124,9 @@ async fn the_streams_of_a_session_end_when_it_is_ended() {
     wait_until("the child is gone", SOON, gone).await;
 }
 
-/// Has the child say a number once no call is in progress any more.
+/// Has the child say a number once no call is in progress any more, and after every smaller number.
 async fn announce_later(cluster: &Cluster, session: &Session, n: u64) {
-    let request = call(100 + n, "announce", json!({"n": n, "after_ms": AFTER_MS}));
+    let request = call(100 + n, "announce", json!({"n": n, "after_ms": AFTER_MS + n * STEP_MS}));
     let reply = session.post(&cluster.url("a"), &request).await.unwrap().reply().unwrap();
     assert_eq!(said(&reply), Some("To be announced"), "{reply}");
 }
