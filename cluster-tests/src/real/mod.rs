@@ -1,8 +1,9 @@
 //! Real parts: processes, sockets, SDK clients. What a simulator can't show.
 //!
-//! `cluster` and `upstream` start the processes, with the routes that `route` writes; `clients` drives SDKs against
-//! them, `tours` takes them through whole servers, `http`, `mcp` and `old_transport` speak by hand, `balancer` stands in front; `install`, `chromium`
-//! and `binaries` bring the programs, `wait` waits for conditions, `marked` finds what was left behind.
+//! `cluster` and `upstream` start the processes, with the routes that `route` writes. `clients` drives SDKs against
+//! them and `tours` takes SDKs through whole servers; `http`, `mcp` and `http_sse` speak by hand, `balancer` stands in
+//! front. `install`, `chromium` and `binaries` bring the programs, `conformance` runs the official suites, `wait` waits
+//! for conditions, `marked` finds what was left behind.
 
 pub mod balancer;
 pub mod binaries;
@@ -16,7 +17,6 @@ pub mod install;
 pub mod marked;
 pub mod mcp;
 pub mod metrics;
-pub mod old_transport;
 pub mod places;
 pub mod process;
 pub mod route;
