@@ -14,15 +14,12 @@ use super::prepare::{Parts, counting_children, counting_cluster};
 /// come back", and so the suite, which waits for the stream to end before the answer, gets the answer instead.
 const ONLY_OVER_HTTP: [&str; 1] = ["server-sse-polling/server-sse-disconnect-resume"];
 
-const ERAS: [Suite; 3] =
-    [Suite::V0_1_16All, Suite::V0_2Requirements20251125, Suite::V0_2Requirements20260728];
-
 #[tokio::test]
 async fn the_suites_lose_nothing_on_the_way_through_a_cluster() {
     let test = "the_suites_lose_nothing_on_the_way_through_a_cluster";
     let Some(tooling) = or_left_out(test, conformance::tooling().await) else { return };
     let Parts { cluster, upstreams } = counting_cluster(3, 3).await;
-    for suite in ERAS {
+    for suite in Suite::ALL {
         compare(suite, &cluster, &upstreams[0], &[], &tooling).await;
     }
     let forwards = cluster.metric_of_all("ringway_forwards_total", &[]).await.unwrap();
