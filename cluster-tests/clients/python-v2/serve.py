@@ -5,6 +5,7 @@ is lost or mixed up shows.
 """
 
 import argparse
+import asyncio
 
 from fastmcp import Context, FastMCP
 
@@ -31,6 +32,8 @@ async def climb(steps: int, context: Context) -> str:
     """Reports every step as progress."""
     for step in range(1, steps + 1):
         await context.report_progress(step, steps)
+        # The TypeScript SDK forgets progress that comes in one piece with the answer.
+        await asyncio.sleep(0.1)
     return f"climbed {steps} steps"
 
 
