@@ -66,7 +66,7 @@ pub(super) async fn measure(size: Size, report: &mut Report) -> anyhow::Result<(
 }
 
 /// Resident memory once it no longer changes.
-async fn still(pid: libc::pid_t) -> anyhow::Result<u64> {
+pub(super) async fn still(pid: libc::pid_t) -> anyhow::Result<u64> {
     let (mut last, mut looks) = (0, 0);
     wait::try_wait_for("resident memory stands still", STILL_DEADLINE, async || {
         tokio::time::sleep(LOOK_EVERY).await;

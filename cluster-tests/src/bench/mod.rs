@@ -3,7 +3,8 @@
 //! `micro` measures pure functions in this process. `requests` measures what a request costs a bare proxy, the
 //! owning node, and two nodes when it is forwarded; `memory` what a session at rest holds. `backend` and
 //! `bare_proxy` are processes of their own, with `accept` below both; `children` starts them. `load` sends the
-//! requests, `process` asks the kernel, `report` prints.
+//! requests, `process` asks the kernel, `report` prints. `soak` is a benchmark of its own: what sessions with a child
+//! leave behind, and with `idle_streams` what a stream costs on which nothing is said.
 //!
 //! Time on a shared machine is mostly other people's noise. CPU time per request is less so, and it decides how
 //! many nodes a load needs: that is what the goals are about, as ratios between cases that were measured in turns.
@@ -12,12 +13,14 @@ mod accept;
 pub mod backend;
 pub mod bare_proxy;
 mod children;
+mod idle_streams;
 mod load;
 mod memory;
 mod micro;
 mod process;
 mod report;
 pub mod requests;
+pub mod soak;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
 //! What the kernel knows of a process: the CPU it has used, the memory it holds, the cores it may run on.
-//! Called by `requests` and `memory`.
+//! Called by everything that measures a process.
 
 use std::io;
 use std::mem;
@@ -38,6 +38,12 @@ pub(super) fn resident(pid: libc::pid_t) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")?;
     Ok(kib * 1024)
+}
+
+/// How many files (sockets, pipes) a process has open.
+pub(super) fn open_files(pid: libc::pid_t) -> anyhow::Result<usize> {
+    let folder = format!("/proc/{pid}/fd");
+    Ok(std::fs::read_dir(&folder).with_context(|| format!("reading {folder}"))?.count())
 }
 
 /// A set of cores.

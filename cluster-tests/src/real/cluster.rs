@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use super::http::{self, Answer};
 use super::process::{Process, Ready};
+use super::route::Route;
 use super::{binaries, metrics, places, wait};
 
 /// A node binds its sockets and says so; anything slower than this hangs.
@@ -60,6 +61,11 @@ impl Plan {
     pub fn config(mut self, toml: impl Into<String>) -> Plan {
         self.config = Some(toml.into());
         self
+    }
+
+    /// With a config file of these routes.
+    pub fn routes(self, routes: &[Route]) -> Plan {
+        self.config(routes.iter().map(Route::to_string).collect::<String>())
     }
 
     /// With further flags of `ringway node`.

@@ -87,6 +87,12 @@ impl Totals {
         direct.passes().difference(&here).map(|(scenario, check)| format!("{scenario}/{check}")).collect()
     }
 
+    /// Whether a scenario was run and nothing in it failed.
+    pub fn passes_all_of(&self, scenario: &str) -> bool {
+        let mut checks = self.checks.iter().filter(|check| check.scenario == scenario).peekable();
+        checks.peek().is_some() && checks.all(|check| check.verdict == Verdict::Passed)
+    }
+
     fn with(&self, verdict: Verdict) -> Vec<String> {
         let wanted = self.checks.iter().filter(|check| check.verdict == verdict);
         wanted.map(|check| format!("{}/{}: {}", check.scenario, check.id, check.why)).collect()

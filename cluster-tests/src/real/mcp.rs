@@ -23,7 +23,14 @@ pub struct Session {
 impl Session {
     /// Initializes a session at `url`, with the notification that completes it.
     pub async fn open(url: &str) -> anyhow::Result<Session> {
-        let answer = http::request("POST", url, &POST_HEADERS, initialize(1).to_string()).await?;
+        Session::open_as(url, json!({})).await
+    }
+
+    /// The same as a client with these capabilities.
+    pub async fn open_as(url: &str, capabilities: Value) -> anyhow::Result<Session> {
+        let mut hello = initialize(1);
+        hello["params"]["capabilities"] = capabilities;
+        let answer = http::request("POST", url, &POST_HEADERS, hello.to_string()).await?;
         anyhow::ensure!(answer.status == 200, "initialize answered {}: {}", answer.status, answer.text());
         let id = answer.header("mcp-session-id").context("no session id")?.to_owned();
         let result = answer.reply()?;
@@ -65,17 +72,17 @@ impl Session {
 
     /// Opens the stream on which the server speaks by itself.
     pub async fn listen(&self, url: &str) -> anyhow::Result<Stream> {
-        self.get(url, None).await
+        self.get(url, &[("accept", "text/event-stream")]).await
     }
 
-    /// Goes on with the stream that the event of that id is of.
-    pub async fn resume(&self, url: &str, last_event_id: &str) -> anyhow::Result<Stream> {
-        self.get(url, Some(("last-event-id", last_event_id))).await
+    /// Asks for what came on a stream after the event `last`, and for the rest of that stream.
+    pub async fn resume(&self, url: &str, last: &str) -> anyhow::Result<Stream> {
+        self.get(url, &[("accept", "text/event-stream"), ("last-event-id", last)]).await
     }
 
-    async fn get(&self, url: &str, more: Option<(&str, &str)>) -> anyhow::Result<Stream> {
+    async fn get(&self, url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Stream> {
         let session = self.headers().into_iter().filter(|(name, _)| name.starts_with("mcp-"));
-        let headers: Vec<_> = session.chain([("accept", "text/event-stream")]).chain(more).collect();
+        let headers: Vec<_> = session.chain(headers.iter().copied()).collect();
         http::open_stream("GET", url, &headers, "").await
     }
 
@@ -99,6 +106,17 @@ pub fn initialize(id: u64) -> Value {
 }
 
 /// A request that calls a tool.
-pub fn call(id: u64, tool: &str, arguments: Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+pub fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
+    let params = json!({"name": tool, "arguments": arguments});
+    json!({"jsonrpc": "2.0", "id": id.into(), "method": "tools/call", "params": params})
+}
+
+/// The answer to a request of the server's.
+pub fn result(id: &Value, result: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+/// The text of a tool's answer, where there is one.
+pub fn said(reply: &Value) -> Option<&str> {
+    reply["result"]["content"][0]["text"].as_str()
 }

@@ -120,6 +120,23 @@ impl Process {
         format!("--- {} (pid {}), last lines of {} ---\n{tail}\n---", self.name, self.pid, self.log.display())
     }
 
+    /// The most memory that it ever held (`VmHWM`) since `forget_peak`, in bytes.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmHWM is no number")?;
+        Ok(kib * 1024)
+    }
+
+    /// Has the peak begin again at what it holds now, and gives that.
+    pub fn forget_peak(&self) -> anyhow::Result<u64> {
+        /// "Reset the peak resident set size to the process's current one", proc(5).
+        const RESET_PEAK: &str = "5";
+        let path = format!("/proc/{}/clear_refs", self.pid);
+        std::fs::write(&path, RESET_PEAK).with_context(|| format!("writing {path}"))?;
+        self.peak_memory()
+    }
+
     /// Sends a signal. Fails where the process has ended.
     #[allow(unsafe_code)] // kill
     pub fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {

@@ -22,40 +22,47 @@ const PORT_ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Upstream {
     pub process: Process,
-    /// Where it serves MCP.
+    /// Where it serves MCP over streamable HTTP.
     pub url: String,
 }
 
 impl Upstream {
     /// A replica of the protocol's reference server. Fails with `install::Missing` where Node.js is missing.
     pub async fn everything() -> anyhow::Result<Upstream> {
-        Upstream::everything_by("streamableHttp", "listening on port ", "/mcp").await
+        Upstream::everything_over("streamableHttp", "listening on port ", "/mcp").await
     }
 
-    /// The same as it was before Streamable HTTP: it speaks HTTP+SSE (2024-11-05).
+    /// The same over the transport of 2024-11-05.
     pub async fn everything_sse() -> anyhow::Result<Upstream> {
-        Upstream::everything_by("sse", "running on port ", "/sse").await
+        Upstream::everything_over("sse", "running on port ", "/sse").await
     }
 
-    async fn everything_by(transport: &str, announces: &str, path: &str) -> anyhow::Result<Upstream> {
+    async fn everything_over(transport: &str, ready: &str, path: &str) -> anyhow::Result<Upstream> {
         let npm = install::npm("typescript").await?;
         let script = npm.module("@modelcontextprotocol/server-everything/dist/index.js");
-        let dir = places::scratch("everything")?;
-        let mut last = None;
-        for _ in 0..PORT_ATTEMPTS {
+        at_a_free_port("everything", path, async |port, dir| {
             // It says which port it was told, not which it got: port 0 would stay unknown.
-            let port = free_port()?;
             let mut command = Command::new("node");
             command.arg(&script).arg(transport).env("PORT", port.to_string());
-            let ready = format!("{announces}{port}");
-            match Process::spawn("everything", command, &dir, Ready::Stderr(&ready), START_DEADLINE).await {
-                Ok((process, _)) => {
-                    return Ok(Upstream { process, url: format!("http://127.0.0.1:{port}{path}") });
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.context("no attempt made")?)
+            let ready = format!("{ready}{port}");
+            let started =
+                Process::spawn("everything", command, dir, Ready::Stderr(&ready), START_DEADLINE).await;
+            started.map(|(process, _)| process)
+        })
+        .await
+    }
+
+    /// A server on FastMCP, the framework that most Python servers are written with, and so on the Python SDK.
+    pub async fn fastmcp() -> anyhow::Result<Upstream> {
+        let command = fastmcp_stdio().await?;
+        at_a_free_port("fastmcp", "/mcp", async |port, dir| {
+            let mut process = Command::new(&command[0]);
+            process.args(&command[1..]).args(["--port", &port.to_string()]);
+            let ready = Ready::Stderr("Uvicorn running on");
+            let started = Process::spawn("fastmcp", process, dir, ready, START_DEADLINE).await;
+            started.map(|(process, _)| process)
+        })
+        .await
     }
 
     /// Our own server with the session-keyed counter and the conformance suite's fixtures.
@@ -127,9 +134,32 @@ impl Upstream {
     }
 }
 
+/// The command that runs our own server over stdio, for routes with a child process per session.
+pub async fn fixture_stdio() -> anyhow::Result<Vec<String>> {
+    Ok(vec![path_text(&binaries::fixture_mcp().await?)?])
+}
+
 /// The URLs of several servers, in their order.
 pub fn urls(upstreams: &[Upstream]) -> Vec<String> {
     upstreams.iter().map(|upstream| upstream.url.clone()).collect()
+}
+
+/// Starts a server that has to be told its port.
+async fn at_a_free_port(
+    name: &str,
+    path: &str,
+    start: impl AsyncFn(u16, &Path) -> anyhow::Result<Process>,
+) -> anyhow::Result<Upstream> {
+    let dir = places::scratch(name)?;
+    let mut last = None;
+    for _ in 0..PORT_ATTEMPTS {
+        let port = free_port()?;
+        match start(port, &dir).await {
+            Ok(process) => return Ok(Upstream { process, url: format!("http://127.0.0.1:{port}{path}") }),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.context("no attempt made")?)
 }
 
 /// A port that nobody listens on at this moment, on all addresses as some servers insist on those.
@@ -143,6 +173,36 @@ pub async fn everything_stdio() -> anyhow::Result<Vec<String>> {
     let npm = install::npm("typescript").await?;
     let script = npm.module("@modelcontextprotocol/server-everything/dist/index.js");
     Ok(vec!["node".to_owned(), path_text(&script)?, "stdio".to_owned()])
+}
+
+/// The command that runs the reference memory server; each process keeps its graph in a file of its own.
+pub async fn memory_stdio() -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = path_text(&npm.module("@modelcontextprotocol/server-memory/dist/index.js"))?;
+    let dir = path_text(&places::scratch("memory")?)?;
+    let run = format!("MEMORY_FILE_PATH='{dir}'/$$.json exec node '{script}'");
+    Ok(vec!["sh".to_owned(), "-c".to_owned(), run])
+}
+
+/// The command that runs the reference file server over one folder.
+pub async fn filesystem_stdio(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = npm.module("@modelcontextprotocol/server-filesystem/dist/index.js");
+    Ok(vec!["node".to_owned(), path_text(&script)?, path_text(folder)?])
+}
+
+/// The command that runs the reference server for trains of thought.
+pub async fn sequential_thinking_stdio() -> anyhow::Result<Vec<String>> {
+    let npm = install::npm("typescript").await?;
+    let script = npm.module("@modelcontextprotocol/server-sequential-thinking/dist/index.js");
+    Ok(vec!["node".to_owned(), path_text(&script)?])
+}
+
+/// The command that runs a server on FastMCP over stdio.
+pub async fn fastmcp_stdio() -> anyhow::Result<Vec<String>> {
+    let interpreter = install::python("python-v2").await?;
+    let script = places::client_sources().join("python-v2").join("serve.py");
+    Ok(vec![path_text(&interpreter)?, path_text(&script)?])
 }
 
 fn path_text(path: &Path) -> anyhow::Result<String> {

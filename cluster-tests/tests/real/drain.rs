@@ -6,12 +6,12 @@ use cluster_tests::real::balancer::Balancer;
 use cluster_tests::real::clients::{Drive, Report, Tool};
 use cluster_tests::real::cluster::{Cluster, names_in_phase};
 use cluster_tests::real::http::{self, Stream};
-use cluster_tests::real::mcp::{Session, call};
+use cluster_tests::real::mcp::{Session, call, said};
 use cluster_tests::real::wait::wait_for;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::lost_and_found::{announce, announced, said};
+use super::lost_and_found::{announce, announced};
 use super::prepare::{Parts, counting_cluster, sdks};
 
 /// What is expected to happen within a second; the rest is for a busy machine.

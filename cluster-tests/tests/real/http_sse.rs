@@ -7,12 +7,11 @@ use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::http::{self, Answer};
 use cluster_tests::real::http_sse::{IN_TIME, OldClient};
 use cluster_tests::real::install::or_left_out;
-use cluster_tests::real::mcp::call;
+use cluster_tests::real::mcp::{call, said};
 use cluster_tests::real::upstream::{self, Upstream};
 use cluster_tests::real::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::lost_and_found::said;
 use super::prepare::{Parts, counting_cluster, sdks};
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_tests::real::cluster::{Cluster, names_in_phase};
 use cluster_tests::real::http::Stream;
-use cluster_tests::real::mcp::{Session, call};
+use cluster_tests::real::mcp::{Session, call, said};
 use cluster_tests::real::wait::wait_for;
 use serde_json::{Value, json};
 
@@ -98,10 +98,6 @@ pub(crate) async fn announced(stream: &mut Stream, count: usize) -> Vec<u64> {
         }
     }
     announced
-}
-
-pub(crate) fn said(reply: &Value) -> Option<&str> {
-    reply["result"]["content"][0]["text"].as_str()
 }
 
 pub(crate) fn other_than(cluster: &Cluster, name: &str) -> String {

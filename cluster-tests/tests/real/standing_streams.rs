@@ -1,10 +1,10 @@
 //! The owner of a session is killed: streams at the nodes that live on stay open, and miss and repeat nothing.
 
-use cluster_tests::real::mcp::{Session, call};
+use cluster_tests::real::mcp::{Session, call, said};
 use cluster_tests::real::wait::wait_for;
 use serde_json::json;
 
-use super::lost_and_found::{SERVED_AGAIN, announce, announced, other_than, said};
+use super::lost_and_found::{SERVED_AGAIN, announce, announced, other_than};
 use super::prepare::{Parts, counting_cluster};
 
 #[tokio::test]
