@@ -298,7 +298,11 @@ async fn echo(mut socket: Socket) -> Ended {
                 let _ = socket.close(Some(frame)).await;
             }
             Message::Close(frame) => closed = Some(frame),
-            said => {
+            said @ (Message::Text(_)
+            | Message::Binary(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Frame(_)) => {
                 let _ = socket.send(said).await;
             }
         }
