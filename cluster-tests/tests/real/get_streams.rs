@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use cluster_tests::real::cluster::Cluster;
 use cluster_tests::real::http::Stream;
 use cluster_tests::real::install::or_left_out;
-use cluster_tests::real::mcp::{Session, call};
+use cluster_tests::real::mcp::{Session, call, said};
 use cluster_tests::real::upstream::{self, Upstream};
 use serde_json::json;
 
-use super::lost_and_found::{SERVED_AGAIN, announce, said};
+use super::lost_and_found::{SERVED_AGAIN, announce};
 
 /// A cluster in front of one server, a session, and two nodes that don't own it.
 struct Scene {
