@@ -66,6 +66,10 @@ async fn an_old_client_notices_nothing_when_its_sessions_owner_is_killed() {
     let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(3, 2).await;
     let (mut client, owner) = owned_elsewhere(&cluster, "a").await;
     assert_eq!(client.count(&base(&cluster, "b"), 1).await.unwrap(), 1);
+    // Longer than what its node holds back of an event, and the last that the client hears of this owner.
+    let long = json!({"name": "x".repeat(200_000)});
+    let reply = client.ask(&base(&cluster, "b"), &call(1, "json_schema_2020_12_tool", long)).await.unwrap();
+    assert!(said(&reply).is_some_and(|text| text.len() > 200_000));
     cluster.kill(&owner).await.unwrap();
     let bases = bases(&cluster);
     for id in 2..=5 {

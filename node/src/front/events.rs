@@ -27,6 +27,9 @@ pub(super) enum Kind {
     Subscription,
 }
 
+/// The length of the data of an event that passed unread: no other event has as much.
+const LONG: usize = usize::MAX;
+
 pub(super) struct Events {
     kind: Kind,
     /// Who still waits for an answer.
@@ -41,6 +44,8 @@ pub(super) struct Events {
     held: BytesMut,
     /// The beginning of an event too long to be held has been passed on: it can't be taken back.
     committed: bool,
+    /// What that event's id is, if it was said first.
+    long_id: Option<Vec<u8>>,
     /// Such an event has passed unread: it may have been the answer, and its id is not known.
     unsure: bool,
 }
@@ -73,6 +78,7 @@ impl Events {
             boundary: Boundary::default(),
             held: BytesMut::new(),
             committed: false,
+            long_id: None,
             unsure: false,
         }
     }
@@ -109,9 +115,19 @@ impl Events {
         };
         if !was_committed {
             whole = self.note(whole);
+        } else if let Some(id) = self.long_id.take_if(|_| complete > 0) {
+            // The event ends here, and what follows it can be read again.
+            let end = mcp::events(&whole).next().map_or(0, |event| event.text.len());
+            self.last.note(&id, LONG);
+            self.unsure = false;
+            self.note(whole.slice(end..));
         }
         if self.committed {
             self.unsure = true;
+            if !was_committed || complete > 0 {
+                // Somebody waits for an answer elsewhere, which may have been this event.
+                self.long_id = leading_id(&self.held).filter(|_| self.is_own());
+            }
             let mut pass = BytesMut::from(whole);
             pass.unsplit(self.held.split());
             return Some(pass.freeze());
@@ -223,6 +239,14 @@ impl Events {
     }
 }
 
+/// The id of an event of which only the beginning is there.
+fn leading_id(beginning: &[u8]) -> Option<Vec<u8>> {
+    let line = beginning.split(|byte| matches!(byte, b'\n' | b'\r')).next()?;
+    let id = line.strip_prefix(b"id:")?;
+    // Without the end of the line it would not be whole.
+    (line.len() < beginning.len()).then(|| id.strip_prefix(b" ").unwrap_or(id).to_vec())
+}
+
 impl LastEvent {
     fn note(&mut self, id: &[u8], data_len: usize) {
         let is_new = self.id != id;
@@ -317,6 +341,25 @@ mod tests {
             events.rewind();
             assert_eq!(take(&mut events, &resumed), Some(passed), "{resumed}");
         }
+    }
+
+    #[test]
+    fn a_long_event_that_says_its_id_first_leaves_nothing_unsure() {
+        let long = format!("id: 2\ndata: {}", "x".repeat(HELD_LEN_MAX + 1));
+        for (rest, last) in
+            [("\n\n", "2"), ("x\n\nid: 3\ndata: x\n\n", "3"), ("\n\ndata: x\n\nid: 4\nda", "2")]
+        {
+            let mut events = Events::new(Kind::Own, Calls::None);
+            take(&mut events, "id: 1\ndata: x\n\n");
+            take(&mut events, &long);
+            assert!(after(&events).is_none(), "in the middle of an event");
+            take(&mut events, rest);
+            assert_eq!(after(&events).as_deref(), Some(last), "{rest:?}");
+        }
+        let mut events = Events::new(Kind::Answer, calls());
+        take(&mut events, &long);
+        take(&mut events, "\n\n");
+        assert!(after(&events).is_none(), "it may have been the answer");
     }
 
     #[test]

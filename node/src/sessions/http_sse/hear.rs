@@ -62,12 +62,12 @@ impl Hearing {
         let outbox = self.outbox.clone();
         tokio::select! {
             biased;
-            settled = self.to_the_end(&sessions, &inner, &id, answer) => settled,
+            settled = self.until_answered(&sessions, &inner, &id, answer) => settled,
             () = outbox.closed() => Err(Broke::Moved),
         }
     }
 
-    async fn to_the_end(
+    async fn until_answered(
         &mut self,
         sessions: &Arc<Sessions>,
         inner: &Ask,

@@ -78,11 +78,12 @@ impl Sessions {
                 Payload::Whole(_) | Payload::Passing(_) => Err(Refusal::not_run(Reason::Overloaded)),
             },
             // From the node at which the client's stream has ended.
-            _ => {
+            Method::DELETE => {
                 drop(in_use);
                 self.end_with_its_client(id.nonce, GoneWhy::Deleted).await;
                 Ok(accepted())
             }
+            _ => Err(Refusal::not_run(Reason::UpstreamInvalid)), // no node says so
         }
     }
 
