@@ -32,10 +32,13 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// it again; then it may have been replaced.
 const ERA_KNOWN_FOR: Duration = Duration::from_secs(600);
 
+/// Of each caller on a route: its server, once that has been started.
+type Servers = HashMap<(RouteId, Position), Arc<OnceCell<Arc<Conversation>>>>;
+
 /// The servers of this node's callers.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Callers {
-    servers: Mutex<HashMap<(RouteId, Position), Arc<OnceCell<Arc<Conversation>>>>>,
+    servers: Mutex<Servers>,
     has_sessions_only: Mutex<HashMap<RouteId, Instant>>,
 }
 
@@ -125,7 +128,7 @@ impl Callers {
         started.cloned()
     }
 
-    fn servers(&self) -> MutexGuard<'_, HashMap<(RouteId, Position), Arc<OnceCell<Arc<Conversation>>>>> {
+    fn servers(&self) -> MutexGuard<'_, Servers> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
