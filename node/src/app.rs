@@ -127,14 +127,14 @@ impl Node {
         let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
 
         let clients = Mouth::open(|stop| {
-            let answer = move |request| {
+            let answer = move |from, request| {
                 let front = front.clone();
-                async move { front.answer(request).await }
+                async move { front.answer(from, request).await }
             };
             sockets.clients.run(answer, stop)
         });
         let operators = Mouth::open(|stop| {
-            let answer = move |request| {
+            let answer = move |_, request| {
                 let admin = admin.clone();
                 async move { admin.answer(request).await }
             };

@@ -7,9 +7,10 @@ use crate::config::{Endpoint, Route};
 use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID, modern};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, header::HeaderValue};
+pub(crate) use key::client;
 use key::{key, query};
 use proto::core::ring::Position;
-use proto::id::{NodeRef, SealKeys, SessionId, UpstreamTag, Wrapped};
+use proto::id::{NodeRef, Principal, SealKeys, SessionId, UpstreamTag, Wrapped};
 use proto::wire::{self, GoneWhy, Nature};
 use std::{
     fmt,
@@ -24,6 +25,8 @@ pub(crate) struct Ask {
     /// The same for every copy of this request that is sent to other nodes, and for no other.
     pub(crate) uid: u64,
     pub(crate) sent: Sent,
+    /// Whose session is opened, for the limits of its route.
+    pub(crate) client: Option<Principal>,
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) target: String,
@@ -200,15 +203,14 @@ pub(crate) fn mcp_errand(
     message: Option<&Message>,
     seal: &SealKeys,
 ) -> Result<Errand, NoErrand> {
-    if message.is_some_and(|message| message.method == mcp::Method::Initialize) {
-        return Ok(Errand::Open);
-    }
     if mcp::is_modern(headers) {
         let pinned = pinned_errand(route, target, headers, body, seal);
         return Ok(pinned.unwrap_or_else(|| keyed_errand(route, target, headers)));
     }
-    if message.is_some_and(|message| message.method == mcp::Method::Discover) {
-        return Ok(Errand::Anyone);
+    match message.map(|message| message.method) {
+        Some(mcp::Method::Initialize) => return Ok(Errand::Open),
+        Some(mcp::Method::Discover) => return Ok(Errand::Anyone),
+        Some(mcp::Method::Other) | None => {}
     }
     match headers.get(SESSION_ID) {
         Some(_) => {
@@ -331,7 +333,8 @@ mod tests {
         let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
         assert_eq!(errand(&route, &headers([MODERN]), call), "key");
         assert_eq!(errand(&route, &headers([MODERN]), discover), "key");
-        assert_eq!(errand(&route, &headers([MODERN]), initialize), "Open");
+        assert_eq!(errand(&route, &headers([MODERN]), initialize), "key", "that revision has no sessions");
+        assert_eq!(errand(&route, &headers([]), initialize), "Open");
         let legacy = headers([("mcp-protocol-version", "2025-11-25")]);
         assert_eq!(errand(&route, &legacy, call), "NoSession");
         assert_eq!(errand(&route, &legacy, discover), "Anyone");

@@ -196,6 +196,7 @@ impl Journey {
             uid: ask.uid,
             copies,
             may_have_run,
+            client: ask.client,
             method: &ask.method,
             target: &ask.target,
             headers: &ask.headers,

@@ -5,6 +5,7 @@ use crate::mcp::modern;
 use hyper::{HeaderMap, header::AUTHORIZATION};
 use proto::core::ring::Position;
 use proto::id::Principal;
+use std::net::IpAddr;
 
 /// The place on the ring that a request without a session is tied to, if its route ties it to any.
 pub(super) fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
@@ -21,8 +22,20 @@ pub(super) fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Po
 
 /// Who calls: whoever has these credentials.
 fn principal(headers: &HeaderMap) -> Principal {
-    let Some(credentials) = headers.get(AUTHORIZATION) else { return Principal::ANYONE };
-    let digest = ring::digest::digest(&ring::digest::SHA256, credentials.as_bytes());
+    headers.get(AUTHORIZATION).map_or(Principal::ANYONE, |credentials| digest(credentials.as_bytes()))
+}
+
+/// Whose sessions are counted together: those of the same credentials or, without any, of the same
+/// address.
+pub(crate) fn client(headers: &HeaderMap, from: IpAddr) -> Principal {
+    match principal(headers) {
+        Principal::ANYONE => digest(from.to_canonical().to_string().as_bytes()),
+        known => known,
+    }
+}
+
+fn digest(of: &[u8]) -> Principal {
+    let digest = ring::digest::digest(&ring::digest::SHA256, of);
     Principal(*digest.as_ref().first_chunk().expect("a SHA-256 digest has 32 bytes"))
 }
 

@@ -90,6 +90,7 @@ fn about(ask: &Ask, method: Method, errand: Errand, body: Bytes) -> Ask {
         nature: Nature::Safe,
         uid: 0, // copies of it hurt nobody
         sent: Sent::default(),
+        client: None,
         method,
         target: ask.route.messages_path(),
         headers,

@@ -30,7 +30,7 @@ use hyper::{
 use proto::core::route::Hop;
 use proto::wire::{Reason, Refusal};
 use read::{Reading, Refused};
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 use tokio_util::task::TaskTracker;
 
 /// Serves clients.
@@ -47,7 +47,7 @@ pub(crate) struct Front {
 
 impl Front {
     /// One request of a client, to the head of its answer.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, from: IpAddr, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
         self.leaving.note_request();
         let version = request.version();
@@ -59,7 +59,7 @@ impl Front {
         let (mut answer, outcome) = match route {
             None => (respond::refused(Refused::NoRoute), "bad_request"),
             Some(_) if is_foreign => (respond::refused(Refused::ForeignOrigin), "bad_request"),
-            Some(route) => match self.read(route, request).await {
+            Some(route) => match self.read(route, from, request).await {
                 Err(refused) => {
                     let outcome = self.count_refused(&refused);
                     (respond::refused(refused), outcome)

@@ -18,7 +18,7 @@ use hyper::{
     header::{self, HeaderName},
 };
 use proto::wire::{GoneWhy, Nature};
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// What is read of a body that is too long: 64 MiB, 16 times the default limit.
 const DISCARDED_LEN_MAX: usize = 64 * 1024 * 1024;
@@ -84,6 +84,7 @@ impl Front {
     pub(super) async fn read(
         &self,
         route: &Arc<Route>,
+        from: IpAddr,
         mut request: Request<Incoming>,
     ) -> Result<Reading, Refused> {
         let is_mcp = route.speaks_mcp();
@@ -121,8 +122,8 @@ impl Front {
             };
             let (uid, nature) = (self.journey.cluster.next_uid(), Nature::Unsafe);
             let (method, route) = (head.method, route.clone());
-            let ask =
-                Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
+            let sent = Sent::default();
+            let ask = Ask { route, errand, nature, uid, sent, client: None, method, target, headers, body };
             let (calls, without_session) = (Calls::None, WithoutSession::Fine);
             return Ok(Reading { ask, calls, without_session, client });
         }
@@ -140,7 +141,9 @@ impl Front {
         let calls = message.map(|message| message.calls).unwrap_or_default();
         let (method, body) = (head.method, Payload::Whole(body));
         let (uid, route) = (self.journey.cluster.next_uid(), route.clone());
-        let ask = Ask { route, errand, nature, uid, sent: Sent::default(), method, target, headers, body };
+        let client = matches!(errand, Errand::Open).then(|| ask::client(&headers, from));
+        let sent = Sent::default();
+        let ask = Ask { route, errand, nature, uid, sent, client, method, target, headers, body };
         Ok(Reading { ask, calls, without_session, client: None })
     }
 

@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -53,7 +53,7 @@ impl Listener {
     /// Accepts until `stop`, then finishes what is in progress, however long that takes.
     pub(crate) async fn run<F, Answering>(self, answer: F, stop: CancellationToken)
     where
-        F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
+        F: Fn(IpAddr, Request<Incoming>) -> Answering + Send + Sync + 'static,
         Answering: Future<Output = Answer> + Send + 'static,
     {
         let mut server = auto::Builder::new(TokioExecutor::new());
@@ -72,11 +72,11 @@ impl Listener {
         let (connections, tasks) = (GracefulShutdown::new(), TaskTracker::new());
         let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
         loop {
-            let stream = tokio::select! {
+            let (stream, from) = tokio::select! {
                 // Who is in the queue already is let in: closing it would reset their connections.
                 biased;
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, from)) => (stream, from.ip()),
                     Err(error) => {
                         // Out of descriptors, most likely: what is open may close in a moment.
                         tracing::warn!(%error, "can't accept a connection");
@@ -97,7 +97,7 @@ impl Listener {
                 first.store(true, Ordering::Relaxed);
                 let (version, lender) = (request.version(), lender.clone());
                 // In a box, as hyper keeps its room for the next request.
-                let answering = Box::pin(answer(request));
+                let answering = Box::pin(answer(from, request));
                 async move { Ok::<_, Infallible>(lender.pass(version, answering.await).await) }
             });
             let connection = server.serve_connection_with_upgrades(lent.io(), service).into_owned();

@@ -224,6 +224,7 @@ impl Acceptor {
             nature: forward.nature,
             uid: forward.uid,
             sent: Sent::elsewhere(forward.may_have_run),
+            client: forward.client,
             method: Method::from_bytes(forward.method.as_bytes()).map_err(|_| FrameError::Short)?,
             target: forward.target.to_owned(),
             headers,

@@ -12,7 +12,7 @@ use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{HeaderName, HeaderValue},
 };
-use proto::id::{Fingerprint, NodeRef, RouteId};
+use proto::id::{Fingerprint, NodeRef, Principal, RouteId};
 use proto::wire::{self, Errand, Kind, Lane, Nature, NotHere, Reason, Refusal, StreamCode};
 use quinn::WriteError;
 use std::{net::SocketAddr, sync::Arc};
@@ -31,6 +31,7 @@ pub(crate) struct Outgoing<'a> {
     /// How many copies of it were sent before.
     pub(crate) copies: u8,
     pub(crate) may_have_run: bool,
+    pub(crate) client: Option<Principal>,
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
     pub(crate) headers: &'a HeaderMap,
@@ -85,6 +86,7 @@ impl Peers {
             uid: outgoing.uid,
             copies: outgoing.copies,
             may_have_run: outgoing.may_have_run,
+            client: outgoing.client,
             method: outgoing.method.as_str(),
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),

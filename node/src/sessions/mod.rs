@@ -34,7 +34,7 @@ use proto::wire::{Give, GoneWhy, INITIALIZE_LEN_MAX, Item, Keep, Nature, Reason,
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -85,6 +85,8 @@ enum Missing {
 struct Use {
     /// Sessions at each of the route's upstreams.
     sessions: Vec<AtomicUsize>,
+    /// Sessions of each client, where the route limits these.
+    clients: Mutex<HashMap<Principal, usize>>,
     /// Rotates through equally loaded upstreams.
     turn: AtomicUsize,
     /// Whether an upstream of it has been seen to open a session.
@@ -113,7 +115,45 @@ impl Drop for AtUpstream {
     }
 }
 
+/// Counts a session among those of its client, until it is dropped.
+#[derive(Debug)]
+struct OfClient {
+    used: Arc<Use>,
+    client: Principal,
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let mut clients = self.used.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
 impl Use {
+    /// A place among the route's sessions for one that this client opens.
+    fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Option<OfClient>, Refusal> {
+        let overloaded = Refusal::not_run(Reason::Overloaded);
+        let Route { sessions_max, sessions_per_client_max, .. } = *ask.route;
+        if self.total() >= sessions_max {
+            return Err(overloaded);
+        }
+        let Some(client) = ask.client.filter(|_| sessions_per_client_max < sessions_max) else {
+            return Ok(None);
+        };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if *count >= sessions_per_client_max {
+            return Err(overloaded);
+        }
+        *count += 1;
+        Ok(Some(OfClient { used: self.clone(), client }))
+    }
+
     fn of(route: &Route) -> Self {
         Self {
             sessions: route.upstreams.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -195,11 +235,9 @@ impl Sessions {
     /// Opens a session at an upstream of the route and seals its id.
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
-        if used.total() >= ask.route.sessions_max {
-            return Err(Refusal::not_run(Reason::Overloaded));
-        }
+        let admitted = used.admit(ask)?;
         let (upstream, answer) = self.first_to_answer(ask, used.by_load().into_iter()).await?;
-        self.adopt(ask, upstream, answer).await
+        self.adopt(ask, upstream, answer, admitted).await
     }
 
     /// One request of a session that lives here.
@@ -409,7 +447,13 @@ impl Sessions {
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
-    async fn adopt(&self, ask: &Ask, upstream: usize, mut answer: Answer) -> Result<Answer, Refusal> {
+    async fn adopt(
+        &self,
+        ask: &Ask,
+        upstream: usize,
+        mut answer: Answer,
+        admitted: Option<OfClient>,
+    ) -> Result<Answer, Refusal> {
         let Some(shown) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
         if !answer.status().is_success() {
             return Ok(answer); // no session was opened, whatever the header says
@@ -444,6 +488,7 @@ impl Sessions {
         let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
         let place = self.place_at(&ask.route, upstream, upstream_session);
         let in_use = self.table.insert(record, ask.route.clone(), place);
+        in_use.live.admit(admitted);
         self.publish_count();
         self.copied(&self.peers, nonce).await;
         let is_home = self.cluster.me() == home && self.cluster.is_leased();

@@ -5,9 +5,9 @@ mod leave;
 
 pub(crate) use leave::Left;
 
-use super::AtUpstream;
 use super::http_sse::Outbox;
 use super::readers::Readers;
+use super::{AtUpstream, OfClient};
 use crate::clock;
 use crate::config::{Route, Upstream};
 use crate::upstream::Held;
@@ -67,6 +67,8 @@ pub(super) struct Live {
     pub(super) renewal: Option<Box<Renewal>>,
     /// What is said to its client, if that speaks HTTP+SSE: made when it is first needed.
     pub(super) outbox: OnceLock<Arc<Outbox>>,
+    /// Its place among those of its client. One that came from another node has none.
+    admitted: OnceLock<Arc<OfClient>>,
     /// Since the table was made.
     last_used_ms: AtomicU64,
     calls: AtomicU32,
@@ -115,6 +117,12 @@ impl Live {
     pub(super) fn confirm(&self) -> bool {
         let Some(Renewal { confirmed, .. }) = self.renewal.as_deref() else { return false };
         !confirmed.load(Ordering::Relaxed) && !confirmed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn admit(&self, place: Option<OfClient>) {
+        if let Some(place) = place {
+            self.admitted.get_or_init(|| Arc::new(place));
+        }
     }
 
     pub(super) fn take_news(&self) -> Option<Bytes> {
@@ -254,6 +262,7 @@ impl Table {
             renewals,
             renewal,
             outbox: OnceLock::new(),
+            admitted: OnceLock::new(),
             last_used_ms: AtomicU64::new(now_ms),
             calls: AtomicU32::new(0),
             streams: AtomicU32::new(0),
@@ -282,6 +291,9 @@ impl Table {
         renewed.confirm();
         if let Some(outbox) = live.outbox.get() {
             renewed.outbox.get_or_init(|| outbox.clone());
+        }
+        if let Some(admitted) = live.admitted.get() {
+            renewed.admitted.get_or_init(|| admitted.clone());
         }
         let mut entries = self.entries();
         let old = entries.live.get_mut(&live.nonce).filter(|old| std::ptr::eq(&raw const ***old, live));

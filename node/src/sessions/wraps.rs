@@ -54,6 +54,7 @@ impl Sessions {
             nature: ask.nature,
             uid: ask.uid,
             sent: Sent::default(),
+            client: None,
             method: ask.method.clone(),
             target: ask.target.clone(),
             headers,

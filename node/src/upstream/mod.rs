@@ -123,18 +123,23 @@ impl Upstreams {
 
     /// One request to `upstream`, which must be of the configuration.
     pub(crate) async fn send(&self, upstream: &Upstream, request: Request<'_>) -> Result<Answer, Refusal> {
+        let is_modern = mcp::is_modern(&request.headers);
         match upstream {
             Upstream::Http(url) => self.http.send(url, request).await,
+            Upstream::Stdio(command) if is_modern && request.caller.is_some() => {
+                self.callers.exchange(self.start(request.route, command), request).await
+            }
+            // What a revision without sessions needs has not been asked for by the route.
+            Upstream::HttpSse(_) | Upstream::Stdio(_) if is_modern => {
+                Ok(bridge::has_sessions_only(request.body))
+            }
             Upstream::HttpSse(url) => {
                 let open = http_sse::open(&self.http, url, request.headers.clone());
                 self.bridges.exchange(open, START_TIME_MAX, request).await
             }
             Upstream::Stdio(command) => {
                 let open = self.start(request.route, command);
-                match request.caller.filter(|_| mcp::is_modern(&request.headers)) {
-                    Some(caller) => self.callers.exchange(caller, open, request).await,
-                    None => self.bridges.exchange(open, command.start_timeout, request).await,
-                }
+                self.bridges.exchange(open, command.start_timeout, request).await
             }
         }
     }

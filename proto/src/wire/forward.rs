@@ -1,7 +1,7 @@
 //! A request on its way to the node that owns its session, and what comes back.
 
 use super::{Kind, Message};
-use crate::id::{Fingerprint, NodeRef, RouteId};
+use crate::id::{Fingerprint, NodeRef, Principal, RouteId};
 use serde::{Deserialize, Serialize};
 
 /// Header names and values in order, borrowed from where they lie.
@@ -54,6 +54,8 @@ pub struct Forward<'a> {
     pub copies: u8,
     /// One of them went to an owner that is over, and may have run there.
     pub may_have_run: bool,
+    /// Whose session is opened.
+    pub client: Option<Principal>,
     pub method: &'a str,
     /// Path and query as the client sent them.
     pub target: &'a str,
@@ -122,13 +124,14 @@ mod tests {
             uid: 300,
             copies: 1,
             may_have_run: true,
+            client: Some(Principal([7; 16])),
             method: "POST",
             target: "/mcp",
             headers: headers.clone(),
         };
         assert_golden(
             &forward,
-            "01040000004107090102fb2c01010104504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
+            "01040000005207090102fb2c010101010707070707070707070707070707070704504f5354042f6d63700206616363657074106170706c69636174696f6e2f6a736f6e0e6d63702d73657373696f6e2d6964057277312e78",
             &mut Vec::new(),
         );
         let answer = Answer { view: Fingerprint(7), sessions: 300, status: 200, headers };
@@ -153,10 +156,11 @@ mod tests {
             uid: 1,
             copies: 0,
             may_have_run: false,
+            client: None,
             method: "POST",
             target: "/",
             headers: Headers::new(),
         };
-        assert_golden(&listens, "01040000000f0709030701000004504f5354012f00", &mut Vec::new());
+        assert_golden(&listens, "010400000010070903070100000004504f5354012f00", &mut Vec::new());
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn serve(at: SocketAddr) -> anyhow::Result<()> {
     let listener = front::bind(at).await?;
     println!("ringway mcp-demo ready http://{}{PATH}", listener.addr);
     let server = Arc::new(Server::default());
-    let answer = move |request| {
+    let answer = move |_, request| {
         let server = server.clone();
         async move { server.answer(request).await }
     };

@@ -333,6 +333,7 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         nature: Nature::Unsafe,
         uid: 1,
         sent: Sent::default(),
+        client: None,
         method: Method::POST,
         target: "/mcp".into(),
         headers: HeaderMap::from_iter(headers),

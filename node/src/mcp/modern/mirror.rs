@@ -24,11 +24,13 @@ struct Call<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Params {
     #[serde(default, rename = "_meta")]
     meta: Meta,
     name: Option<String>,
     uri: Option<String>,
+    task_id: Option<String>,
     #[serde(default)]
     arguments: Value,
 }
@@ -47,6 +49,7 @@ pub(crate) fn mismatch(headers: &HeaderMap, body: &[u8], params: &MirroredParams
     let name = match &*method {
         "tools/call" | "prompts/get" => said.name.as_deref(),
         "resources/read" => said.uri.as_deref(),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => said.task_id.as_deref(),
         _ => None,
     };
     let plain = |header: &HeaderName, value: &str| differs(headers, header, value, |said| said == value);
@@ -216,6 +219,11 @@ mod tests {
                 Some("mcp-param-count"),
             ),
             (vec![VERSION, call, sql, ("mcp-param-other", "x")], called("{}"), None),
+            (
+                vec![VERSION, ("mcp-method", "tasks/get"), ("mcp-name", "other")],
+                body("tasks/get", r#","taskId":"t""#),
+                Some("mcp-name"),
+            ),
         ] {
             let found = mismatch(&headers(&listed), body.as_bytes(), &params());
             assert_eq!(found.is_some(), expected.is_some(), "{listed:?} {body}: {found:?}");

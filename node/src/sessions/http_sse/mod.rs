@@ -91,7 +91,7 @@ impl Sessions {
     async fn open_http_sse(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
         let upstream = used.by_load().first().copied();
-        let upstream = upstream.filter(|_| used.total() < ask.route.sessions_max);
+        let admitted = used.admit(ask)?;
         let seat = AtUpstream::new(used, upstream.ok_or(Refusal::not_run(Reason::Overloaded))?);
         let home = self.cluster.me();
         let birth = Birth {
@@ -113,6 +113,7 @@ impl Sessions {
             return Err(Refusal::not_run(Reason::Moved));
         }
         let in_use = self.table.take_up(id.nonce, true).ok_or(Refusal::not_run(Reason::Moved))?;
+        in_use.live.admit(admitted);
         let outbox = self.outbox(&in_use.live, &id, &ask.headers);
         outbox.listener.keep_seat(seat);
         let mut answer = read(ask, &outbox, in_use);
@@ -194,6 +195,7 @@ impl Sessions {
             nature: ask.nature,
             uid: ask.uid,
             sent: Sent::default(),
+            client: None,
             method: Method::POST,
             target: ask.route.path.clone(),
             headers: post_headers(&ask.headers, outbox.listener.version()),
@@ -346,6 +348,7 @@ fn get(route: &Arc<crate::config::Route>, id: &SessionId, nature: Nature, header
         nature,
         uid: 0, // it goes to no other node
         sent: Sent::default(),
+        client: None,
         method: Method::GET,
         target: route.path.clone(),
         headers,

@@ -53,6 +53,15 @@ struct Posted {
     calls: Calls,
 }
 
+/// The answer of a server that has sessions only to a request of a revision that has none.
+pub(super) fn has_sessions_only(body: &Payload) -> Answer {
+    let calls = match body {
+        Payload::Whole(body) => mcp::peek(body, false).map(|message| message.calls).unwrap_or_default(),
+        Payload::Passing(_) => Calls::None,
+    };
+    refused(Refused::UnknownMethod, &calls)
+}
+
 impl Bridges {
     /// Answers as a server would; 404 says that there is no such session, or not any more. `open` is
     /// awaited where the request begins one, whose server then has `start_timeout` for its first answer.

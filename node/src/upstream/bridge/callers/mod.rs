@@ -46,12 +46,13 @@ impl Callers {
     /// Answers as a server would. `open` is awaited where the caller has no server yet.
     pub(in crate::upstream) async fn exchange(
         &self,
-        caller: Position,
         open: impl Future<Output = Result<Pipe, Refusal>>,
         request: Request<'_>,
     ) -> Result<Answer, Refusal> {
-        let Request { route, method, headers, body, .. } = request;
-        let Payload::Whole(body) = body else { return Err(Refusal::not_run(Reason::UpstreamInvalid)) };
+        let Request { route, method, headers, body, caller, .. } = request;
+        let (Payload::Whole(body), Some(caller)) = (body, caller) else {
+            return Err(Refusal::not_run(Reason::UpstreamInvalid));
+        };
         if method != Method::POST {
             return Ok(refused(Refused::Method, &Calls::None));
         }

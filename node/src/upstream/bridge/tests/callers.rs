@@ -42,10 +42,10 @@ async fn posts(callers: &Callers, server: Option<Pipe>, message: &Value) -> Resu
         target: "/mcp",
         headers,
         body: &Payload::Whole(Bytes::from(message.to_string())),
-        caller: None,
+        caller: Some(Position::of_key(b"caller")),
     };
     let open = ready(server.ok_or(Refusal::not_run(Reason::UpstreamUnreachable)));
-    let exchanged = callers.exchange(Position::of_key(b"caller"), open, request);
+    let exchanged = callers.exchange(open, request);
     tokio::time::timeout(START_TIMEOUT * 10, exchanged).await.expect("in time")
 }
 
