@@ -19,7 +19,6 @@ mod join;
 mod large_answers;
 mod lost_and_found;
 mod modern;
-mod newest_stream;
 mod orphans;
 mod plain_routes;
 mod prepare;
