@@ -129,10 +129,20 @@ async fn sessions_of(
     all
 }
 
+/// A port for a node that is not there yet. The system hands out those from 32,768 on to whoever asks for
+/// any, so one below stays free.
+fn port_for_later() -> u16 {
+    let is_free = |port: &u16| {
+        let at = ("127.0.0.1", *port);
+        std::net::UdpSocket::bind(at).is_ok() && std::net::TcpListener::bind(at).is_ok()
+    };
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    (first..32_768).find(is_free).unwrap()
+}
+
 #[tokio::test]
 async fn nodes_that_started_apart_find_each_other_by_a_seeds_host_name() {
-    // The port of a seed that is not there yet: bound for a moment, so that it is free for the node.
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port_for_later();
     let seed = format!("localhost:{port}");
     let upstreams = Upstream::several(1, Upstream::fixture).await.unwrap();
     let plan = Plan::nodes(1).upstreams(&upstream::urls(&upstreams)).flags(&["--seed", &seed]);

@@ -59,6 +59,11 @@ async fn a_child_that_dies_between_two_calls_is_replaced_and_streams_stand_again
     for round in 1..=3u64 {
         kill(child_of(&cluster, &session).await);
         wait_until("the child is gone", SOON, async || marked::all(&mark).is_empty()).await;
+        // What is written to it before its owner has noticed may have run.
+        wait_until("its owner knows", SOON, async || {
+            cluster.metric_of_all("ringway_children", &[]).await.is_ok_and(|children| children == 0.0)
+        })
+        .await;
         assert_eq!(session.count(&cluster.url("c"), round).await.unwrap(), 1);
         let announce = call(10 + round, "announce", json!({"n": round, "after_ms": 300}));
         let reply = session.post(&cluster.url("a"), &announce).await.unwrap().reply().unwrap();
