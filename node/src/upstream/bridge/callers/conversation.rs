@@ -103,6 +103,10 @@ impl Conversation {
     pub(super) async fn call(self: &Arc<Self>, body: &Bytes, lists_tools: bool) -> Result<Seat, Refusal> {
         let room = self.room().await?;
         let mut state = self.state();
+        if state.to.is_none() {
+            // It ended while this waited, and nobody would answer.
+            return Err(Refusal::not_run(Reason::UpstreamUnreachable));
+        }
         if state.waiting.len() >= CALLS_MAX {
             return Err(Refusal::not_run(Reason::Overloaded));
         }

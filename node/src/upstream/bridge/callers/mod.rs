@@ -113,7 +113,11 @@ impl Callers {
     ) -> Result<Arc<Conversation>, Refusal> {
         let server = {
             let mut servers = self.servers();
-            servers.retain(|_, server| server.get().is_none_or(|server| !server.has_ended()));
+            // One that could not be started is in nobody's hands, and would take its place for ever.
+            servers.retain(|_, server| match server.get() {
+                Some(started) => !started.has_ended(),
+                None => Arc::strong_count(server) > 1,
+            });
             let of_route = servers.keys().filter(|(id, _)| *id == route.id).count();
             let is_new = !servers.contains_key(&(route.id, caller));
             if is_new && of_route >= route.sessions_max {

@@ -27,6 +27,15 @@ fn call(id: Value, name: &str, meta: Value) -> Value {
 
 /// A caller's servers; the first one that is needed is there.
 async fn posts(callers: &Callers, server: Option<Pipe>, message: &Value) -> Result<Answer, Refusal> {
+    posts_as("caller", callers, server, message).await
+}
+
+async fn posts_as(
+    caller: &str,
+    callers: &Callers,
+    server: Option<Pipe>,
+    message: &Value,
+) -> Result<Answer, Refusal> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -42,7 +51,7 @@ async fn posts(callers: &Callers, server: Option<Pipe>, message: &Value) -> Resu
         target: "/mcp",
         headers,
         body: &Payload::Whole(Bytes::from(message.to_string())),
-        caller: Some(Position::of_key(b"caller")),
+        caller: Some(Position::of_key(caller.as_bytes())),
     };
     let open = ready(server.ok_or(Refusal::not_run(Reason::UpstreamUnreachable)));
     let exchanged = callers.exchange(open, request);
@@ -189,4 +198,37 @@ async fn a_server_that_nobody_asks_is_ended() {
     let (answer, mut server) = tokio::join!(posts(&callers, Some(pipe), &call), serving);
     Reading::of(answer.expect("an answer")).data().await;
     server.has_ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_could_not_be_started_takes_nobodys_place() {
+    let callers = Callers::default();
+    let call = call(json!(1), "a", json!({}));
+    posts_as("first", &callers, None, &call).await.expect_err("no server");
+    // The route allows one.
+    let (pipe, mut server) = pipe(4);
+    let serving = async {
+        let asked = read(&mut server).await;
+        server.answers(asked["id"].clone()).await;
+    };
+    let (answer, ()) = tokio::join!(posts_as("second", &callers, Some(pipe), &call), serving);
+    assert_eq!(Reading::of(answer.expect("an answer")).data().await["id"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_while_its_server_ends_is_refused() {
+    // Room and the end come at once, and either may be seen first.
+    for _ in 0..32 {
+        let (callers, (pipe, mut server)) = (Callers::default(), pipe(1));
+        let call = call(json!(1), "a", json!({}));
+        let ending = async {
+            tokio::task::yield_now().await; // one request is sent, the other waits for room
+            callers.end_all();
+            read(&mut server).await;
+        };
+        let (first, second, ()) =
+            tokio::join!(posts(&callers, Some(pipe), &call), posts(&callers, None, &call), ending);
+        first.expect_err("not answered");
+        second.expect_err("not answered");
+    }
 }
