@@ -52,8 +52,12 @@ pub(super) async fn get(
         stream.write_all(&request).await?;
         read_head(&mut stream, &mut held).await
     };
-    let head = head.await.map_err(Failure::Broke)?;
+    let mut head = head.await.map_err(Failure::Broke)?;
     let framing = Framing::of(&head).map_err(Failure::Broke)?;
+    if matches!(framing, Framing::Chunked(_) | Framing::UntilClosed) {
+        // Beside another framing it is not to be believed, and not to be passed on (RFC 9112, 6.3).
+        head.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     Ok(head.map(|()| Standing { stream, held, framing }.boxed_unsync()))
 }
 
@@ -207,9 +211,18 @@ fn chunk_size(line: &[u8]) -> io::Result<u64> {
     u64::from_str_radix(digits, 16).map_err(malformed)
 }
 
+/// The same length may be said twice, but no two.
 fn length(headers: &HeaderMap) -> io::Result<Option<u64>> {
-    let Some(len) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
-    len.to_str().map_err(malformed)?.parse().map(Some).map_err(malformed)
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(len) = lines.next() else { return Ok(None) };
+    if lines.any(|other| other != len) {
+        return Err(malformed("two lengths"));
+    }
+    let digits = len.to_str().map_err(malformed)?;
+    if digits.starts_with('+') {
+        return Err(malformed("a length with a sign"));
+    }
+    digits.parse().map(Some).map_err(malformed)
 }
 
 fn malformed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -288,8 +301,14 @@ mod tests {
         match answer {
             Ok(answer) => {
                 let status = answer.status().as_u16();
+                let said = answer.headers().get(header::CONTENT_LENGTH).cloned();
                 let body = answer.into_body().collect().await.map_err(|broke| broke.to_string())?;
-                Ok((status, String::from_utf8(body.to_bytes().to_vec()).expect("text")))
+                let body = String::from_utf8(body.to_bytes().to_vec()).expect("text");
+                assert!(
+                    said.is_none_or(|said| said == body.len().to_string()),
+                    "another length is passed on"
+                );
+                Ok((status, body))
             }
             Err(Failure::Broke(error)) | Err(Failure::Unreachable(error, _)) => Err(error.to_string()),
         }
@@ -303,6 +322,11 @@ mod tests {
                 "abc0123456789",
             ),
             ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabcdxx", "abcd"),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                "abc",
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\nContent-Length: 4\r\n\r\nabcd", "abcd"),
             ("HTTP/1.1 200 OK\r\n\r\nabc", "abc"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", ""),
         ] {
@@ -320,6 +344,9 @@ mod tests {
             "SSH-2.0-OpenSSH\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: +4\r\n\r\nabcd",
+            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcde",
+            "HTTP/1.1 200 OK\r\nx: 1\r\n folded: 2\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabc",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
