@@ -31,6 +31,32 @@ async fn a_route_starts_no_more_children_than_it_allows() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_opened_at_once_take_no_more_places_than_there_are() {
+    let fixture = upstream::fixture_stdio().await.unwrap().remove(0);
+    // Slow to start, as real servers are: none has answered when the last one is asked for.
+    let command = ["sh", "-c", &format!("sleep 1; exec '{fixture}'")].map(str::to_owned);
+    let mark = marked::new("at-once");
+    let route = Route::command(&command).number("max_sessions", 2).env(&[(marked::VARIABLE, &mark)]);
+    let cluster = Plan::nodes(1).routes(&[route]).start().await.unwrap();
+    let url = cluster.url("a");
+    let opening: Vec<_> = (0..8)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { open(&url, &[]).await })
+        })
+        .collect();
+    let mut opened = 0;
+    for answer in opening {
+        let answer = answer.await.unwrap();
+        match answer.header("mcp-session-id") {
+            Some(_) => opened += 1,
+            None => assert_refused(&answer),
+        }
+    }
+    assert_eq!((opened, marked::all(&mark).len()), (2, 2));
+}
+
+#[tokio::test]
 async fn one_client_can_not_take_all_children() {
     let limit = |route: Route| route.number("max_sessions_per_client", 2);
     let Children { cluster, .. } = counting_children_with(1, limit).await;

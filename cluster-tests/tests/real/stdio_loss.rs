@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_tests::real::cluster::Cluster;
+use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::marked;
-use cluster_tests::real::mcp::{Session, call, said};
+use cluster_tests::real::mcp::{PROTOCOL, Session, call, said};
+use cluster_tests::real::route::Route;
 use cluster_tests::real::wait::{wait_for, wait_until};
 use serde_json::{Value, json};
 
@@ -101,6 +102,75 @@ async fn a_session_whose_child_died_is_gone_where_the_route_says_so() {
         assert_eq!(session.listen(&url).await.unwrap().status, 404);
     }
     assert_eq!(marked::all(&mark), []);
+}
+
+#[tokio::test]
+async fn a_child_that_is_lost_whenever_its_session_begins_anew_is_not_started_again_and_again() {
+    // It serves one subscription; whoever wants that one again, as a session that begins anew, ends it.
+    let subscribed = r#"read subscribe
+        if [ "$start" -eq 1 ]; then echo '{"jsonrpc":"2.0","id":2,"result":{}}'; fi"#;
+    let frail = Frail::new(PROTOCOL, subscribed).await;
+    let session = Session::open(&frail.url()).await.unwrap();
+    let subscribe =
+        json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "a:b"}});
+    let reply = session.post(&frail.url(), &subscribe).await.unwrap().reply().unwrap();
+    assert_eq!(reply["result"], json!({}), "{reply}");
+    frail.is_gone().await;
+    for starts in 2..=3 {
+        let reply = session.post(&frail.url(), &call(3, "count", json!({}))).await.unwrap().reply().unwrap();
+        assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!(3), &json!(-31001)), "{reply}");
+        assert_eq!(reply["error"]["data"]["mayHaveRun"], false, "{reply}");
+        assert_eq!(frail.starts(), starts, "one for each request");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_can_not_begin_anew_leaves_no_child() {
+    // A server of another revision than the one that the client knows.
+    let stays = r#"if [ "$start" -gt 1 ]; then while read -r message; do :; done; fi"#;
+    let frail = Frail::new("2025-06-18", stays).await;
+    let session = Session::open(&frail.url()).await.unwrap();
+    frail.is_gone().await;
+    let answer = session.post(&frail.url(), &call(2, "count", json!({}))).await.unwrap();
+    assert_eq!((answer.status, frail.starts()), (404, 2), "{}", answer.text());
+    frail.is_gone().await;
+}
+
+/// A server that does not live long, and a node in front of it.
+struct Frail {
+    cluster: Cluster,
+    mark: String,
+}
+
+impl Frail {
+    /// Whoever starts after the first says that it speaks `version`. What it does when its session has begun is
+    /// `then`, which may look at `start`: the children of a node are numbered.
+    async fn new(version: &str, then: &str) -> Frail {
+        let mark = marked::new("frail");
+        let script = format!(
+            r#"start=${{RINGWAY_SESSION#child-}}
+            version={PROTOCOL}; if [ "$start" -gt 1 ]; then version={version}; fi
+            read hello
+            echo '{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"'$version'","capabilities":{{}},"serverInfo":{{"name":"frail","version":"1"}}}}}}'
+            read initialized
+            {then}"#
+        );
+        let command = ["sh".to_owned(), "-c".to_owned(), script];
+        let route = Route::command(&command).env(&[(marked::VARIABLE, &mark)]);
+        Frail { cluster: Plan::nodes(1).routes(&[route]).start().await.unwrap(), mark }
+    }
+
+    fn url(&self) -> String {
+        self.cluster.url("a")
+    }
+
+    fn starts(&self) -> usize {
+        self.cluster.node("a").process.log().matches("a child has started").count()
+    }
+
+    async fn is_gone(&self) {
+        wait_until("no child is left", SOON, async || marked::all(&self.mark).is_empty()).await;
+    }
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ enum Missing {
 struct Use {
     /// Sessions at each of the route's upstreams.
     sessions: Vec<AtomicUsize>,
+    /// Sessions whose upstream has yet to answer: a child may take long to start.
+    opening: AtomicUsize,
     /// Sessions of each client, where the route limits these.
     clients: Mutex<HashMap<Principal, usize>>,
     /// Rotates through equally loaded upstreams.
@@ -115,6 +117,24 @@ impl Drop for AtUpstream {
     }
 }
 
+/// A place among the route's sessions.
+#[derive(Debug)]
+struct Admitted {
+    /// To be dropped when the session is counted at its upstream.
+    opening: Opening,
+    of_client: Option<OfClient>,
+}
+
+/// Counts a session that is being opened, until it is dropped.
+#[derive(Debug)]
+struct Opening(Arc<Use>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts a session among those of its client, until it is dropped.
 #[derive(Debug)]
 struct OfClient {
@@ -136,22 +156,25 @@ impl Drop for OfClient {
 
 impl Use {
     /// A place among the route's sessions for one that this client opens.
-    fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Option<OfClient>, Refusal> {
+    fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Admitted, Refusal> {
         let overloaded = Refusal::not_run(Reason::Overloaded);
         let Route { sessions_max, sessions_per_client_max, .. } = *ask.route;
-        if self.total() >= sessions_max {
-            return Err(overloaded);
-        }
-        let Some(client) = ask.client.filter(|_| sessions_per_client_max < sessions_max) else {
-            return Ok(None);
-        };
+        // Held until both are counted, so that two do not take the last place.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(client).or_default();
-        if *count >= sessions_per_client_max {
+        if self.total() + self.opening.load(Ordering::Relaxed) >= sessions_max {
             return Err(overloaded);
         }
-        *count += 1;
-        Ok(Some(OfClient { used: self.clone(), client }))
+        let client = ask.client.filter(|_| sessions_per_client_max < sessions_max);
+        if let Some(client) = client {
+            let count = clients.entry(client).or_default();
+            if *count >= sessions_per_client_max {
+                return Err(overloaded);
+            }
+            *count += 1;
+        }
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        let of_client = client.map(|client| OfClient { used: self.clone(), client });
+        Ok(Admitted { opening: Opening(self.clone()), of_client })
     }
 
     fn of(route: &Route) -> Self {
@@ -245,6 +268,7 @@ impl Sessions {
         if self.table.parks() && is_call(ask) {
             return Err(Refusal::not_run(Reason::Moved)); // in a moment
         }
+        let mut is_renewed = false;
         loop {
             let in_use = self.table.take_up(id.nonce, ask.method == Method::GET);
             let in_use = in_use.ok_or(Refusal::not_run(Reason::Moved))?;
@@ -258,8 +282,13 @@ impl Sessions {
                 Err(_) if ask.nature == Nature::Resumes => {
                     return Err(Refusal::perhaps_run(Reason::OwnerLost));
                 }
+                // An upstream that loses what it has just begun would do so for ever.
+                Err(_) if is_renewed => return Err(Refusal::not_run(Reason::UpstreamBroke)),
                 // Nothing has run.
-                Err(missing) => self.renew(&live, ask, missing).await?,
+                Err(missing) => {
+                    self.renew(&live, ask, missing).await?;
+                    is_renewed = true;
+                }
             }
         }
     }
@@ -452,7 +481,7 @@ impl Sessions {
         ask: &Ask,
         upstream: usize,
         mut answer: Answer,
-        admitted: Option<OfClient>,
+        Admitted { opening, of_client }: Admitted,
     ) -> Result<Answer, Refusal> {
         let Some(shown) = answer.headers_mut().remove(SESSION_ID) else { return Ok(answer) };
         if !answer.status().is_success() {
@@ -487,8 +516,9 @@ impl Sessions {
         };
         let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
         let place = self.place_at(&ask.route, upstream, upstream_session);
+        drop(opening);
         let in_use = self.table.insert(record, ask.route.clone(), place);
-        in_use.live.admit(admitted);
+        in_use.live.admit(of_client);
         self.publish_count();
         self.copied(&self.peers, nonce).await;
         let is_home = self.cluster.me() == home && self.cluster.is_leased();

@@ -109,12 +109,11 @@ impl Sessions {
         let mut refusal = Refusal::not_run(Reason::UpstreamUnreachable);
         for upstream in used.by_load() {
             match self.begin(&live.route, upstream, &record, ask).await {
-                Ok((session, news)) => {
+                Ok((place, news)) => {
                     let lives = UpstreamBirth {
                         url: live.route.upstreams[upstream].name(),
-                        session: session.to_str().unwrap_or_default().into(),
+                        session: place.session.to_str().unwrap_or_default().into(),
                     };
-                    let place = self.place_at(&live.route, upstream, session);
                     let renewed = self.table.renew(live, place, news, |record| {
                         record.lives = Some(lives);
                         record.renewals += 1;
@@ -133,15 +132,15 @@ impl Sessions {
     }
 
     /// The handshake as the client made it, and what the client has set since. Gives the new session's
-    /// id at the upstream, and what the client should ask for again.
+    /// place at the upstream, and what the client should ask for again.
     async fn begin(
         &self,
         route: &Route,
-        upstream: usize,
+        at: usize,
         record: &Record,
         ask: &Ask,
-    ) -> Result<(HeaderValue, Option<Bytes>), Refusal> {
-        let upstream = &route.upstreams[upstream];
+    ) -> Result<(Place, Option<Bytes>), Refusal> {
+        let upstream = &route.upstreams[at];
         // The caller's own credentials and the like go along.
         let mut headers = ask.headers.clone();
         headers.remove(SESSION_ID);
@@ -158,12 +157,14 @@ impl Sessions {
         let session = answer.headers().get(SESSION_ID).map(|id| id.as_bytes().to_vec());
         let session = session.and_then(|id| HeaderValue::from_bytes(&id).ok());
         let session = session.ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
+        // From here on, so that a handshake that fails or is given up leaves no child behind.
+        let place = self.place_at(route, at, session);
         let result = read_result(answer).await.ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
         let version = result["protocolVersion"].as_str().unwrap_or_default();
         if negotiated.as_ref().is_some_and(|negotiated| negotiated != version) {
             return Err(Refusal::Gone(GoneWhy::LostUpstream)); // another server, as far as the client can tell
         }
-        headers.insert(SESSION_ID, session.clone());
+        headers.insert(SESSION_ID, place.session.clone());
         if let Ok(version) = HeaderValue::from_str(version) {
             headers.insert(PROTOCOL_VERSION, version);
         }
@@ -182,7 +183,7 @@ impl Sessions {
                 let _ = read_result(answer).await;
             }
         }
-        Ok((session, news(&result["capabilities"])))
+        Ok((place, news(&result["capabilities"])))
     }
 
     /// Whether the upstream still knows a session, where its answer to a GET leaves that open.

@@ -14,7 +14,7 @@ mod outbox;
 pub(super) use outbox::Outbox;
 
 use super::table::{InUse, Live};
-use super::{AtUpstream, END_UPSTREAM_TIME_MAX, READ_LEN_MAX, Sessions};
+use super::{Admitted, AtUpstream, END_UPSTREAM_TIME_MAX, READ_LEN_MAX, Sessions};
 use crate::answer::{Answer, holding, whole};
 use crate::ask::{Ask, Errand, Payload, Sent};
 use crate::cluster::seconds_since_epoch;
@@ -91,8 +91,9 @@ impl Sessions {
     async fn open_http_sse(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
         let upstream = used.by_load().first().copied();
-        let admitted = used.admit(ask)?;
+        let Admitted { opening, of_client } = used.admit(ask)?;
         let seat = AtUpstream::new(used, upstream.ok_or(Refusal::not_run(Reason::Overloaded))?);
+        drop(opening);
         let home = self.cluster.me();
         let birth = Birth {
             minted_s: seconds_since_epoch(),
@@ -113,7 +114,7 @@ impl Sessions {
             return Err(Refusal::not_run(Reason::Moved));
         }
         let in_use = self.table.take_up(id.nonce, true).ok_or(Refusal::not_run(Reason::Moved))?;
-        in_use.live.admit(admitted);
+        in_use.live.admit(of_client);
         let outbox = self.outbox(&in_use.live, &id, &ask.headers);
         outbox.listener.keep_seat(seat);
         let mut answer = read(ask, &outbox, in_use);
