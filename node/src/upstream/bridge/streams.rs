@@ -123,9 +123,6 @@ impl Streams {
         self.last_stream += 1;
         let (no, reader) = (StreamNo(self.last_stream), self.next_reader());
         self.streams.insert(no, Stream::new(self.session, no, form, Some(reader), now));
-        if form == Form::Events {
-            self.carriers.insert(no);
-        }
         (no, reader)
     }
 
@@ -141,6 +138,11 @@ impl Streams {
         if let Some(stream) = self.streams.get_mut(&no) {
             stream.calls.push(id.to_owned());
             stream.owes += 1;
+            // Not before: what the server says meanwhile is about nothing that it has not got, and would
+            // be lost with a call that is given up while it waits to be sent.
+            if stream.form == Form::Events {
+                self.carriers.insert(no);
+            }
         }
         if let Some(token) = &token {
             self.tokens.insert(token.clone(), no);
@@ -156,8 +158,11 @@ impl Streams {
 
     /// The client does not wait for this call any more.
     pub(super) fn cancel(&mut self, id: Id, now: Instant) {
-        if let Some(call) = self.in_flight.get(&id) {
-            self.cancelled.push_back((now + CANCELLED_TIME_MAX, (id, call.stream)));
+        let Some(call) = self.in_flight.get(&id) else { return };
+        let cancelled = (id, call.stream);
+        // Said again and again it would fill memory.
+        if self.cancelled.iter().all(|(_, known)| *known != cancelled) {
+            self.cancelled.push_back((now + CANCELLED_TIME_MAX, cancelled));
         }
     }
 

@@ -417,6 +417,18 @@ async fn a_long_answer_passes_without_a_copy() {
     assert_eq!((frames[2].as_ptr(), frames[2].len()), (long.as_ptr(), long.len()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_is_not_for_a_call_that_it_has_not_got() {
+    let (client, server) = Client::initialized("2025-06-18", 1).await;
+    // There is room for this one, and the server does not read it.
+    client.posts(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await.expect("an answer");
+    let waiting = client.calls(json!(1));
+    tokio::pin!(waiting);
+    begin!(waiting);
+    server.says(r#"{"jsonrpc":"2.0","id":9,"method":"sampling/createMessage"}"#).await;
+    assert_eq!(client.listens().await.data().await["id"], 9);
+}
+
 #[tokio::test]
 async fn what_is_not_json_rpc_is_passed_over() {
     let (client, mut server) = Client::initialized(NEWEST, 8).await;

@@ -403,6 +403,8 @@ fn a_cancelled_call_ends_even_if_its_server_says_nothing() {
     world.streams.cancel(Id::of(raw("1")), world.now);
     world.streams.cancel(Id::of(raw("2")), world.now);
     world.streams.cancel(Id::of(raw("3")), world.now); // of nobody
+    world.streams.cancel(Id::of(raw("1")), world.now); // once more
+    assert_eq!(world.streams.cancelled.len(), 2);
     world.respond("2");
     world.now += CANCELLED_TIME_MAX;
     assert_eq!(world.streams.deadline(), Some(world.now));
