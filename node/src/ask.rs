@@ -36,10 +36,9 @@ pub(crate) struct Ask {
 
 impl Ask {
     /// Who asks, where that ties the request to a node.
-    pub(crate) fn caller(&self) -> Option<Position> {
+    pub(crate) fn caller(&self) -> Option<Principal> {
         match &self.errand {
-            Errand::Key(position) => Some(*position),
-            Errand::Pinned(pin) => pin.key,
+            Errand::Key(_) | Errand::Pinned(_) => key::caller(&self.route, &self.target, &self.headers),
             Errand::Open | Errand::Session(_) | Errand::Anyone => None,
         }
     }

@@ -9,15 +9,24 @@ use std::net::IpAddr;
 
 /// The place on the ring that a request without a session is tied to, if its route ties it to any.
 pub(super) fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
-    let key = match route.key.as_ref()? {
-        Key::Principal => principal(headers).0.to_vec(),
+    said(route, target, headers).map(|key| Position::of_key(&key))
+}
+
+/// Whoever comes with that key. A place on the ring is none to be known by: others with the same one are
+/// easily made up.
+pub(super) fn caller(route: &Route, target: &str, headers: &HeaderMap) -> Option<Principal> {
+    said(route, target, headers).map(|key| digest(&key))
+}
+
+fn said(route: &Route, target: &str, headers: &HeaderMap) -> Option<Vec<u8>> {
+    match route.key.as_ref()? {
+        Key::Principal => Some(principal(headers).0.to_vec()),
         // As the body says it, whichever way the client writes it.
-        Key::Header(name) if is_mirrored(name) => modern::decoded(headers.get(name)?).into_owned(),
-        Key::Header(name) => headers.get(name)?.as_bytes().to_vec(),
-        Key::Cookie(name) => cookie(headers, name)?,
-        Key::Query(name) => query(target, name)?,
-    };
-    Some(Position::of_key(&key))
+        Key::Header(name) if is_mirrored(name) => Some(modern::decoded(headers.get(name)?).into_owned()),
+        Key::Header(name) => Some(headers.get(name)?.as_bytes().to_vec()),
+        Key::Cookie(name) => cookie(headers, name),
+        Key::Query(name) => query(target, name),
+    }
 }
 
 /// Who calls: whoever has these credentials.
@@ -106,5 +115,16 @@ mod tests {
             of(headers([("authorization", "Bearer b")]))
         );
         assert_eq!(of(HeaderMap::new()), of(headers([("x-other", "1")])));
+    }
+
+    #[test]
+    fn callers_are_told_apart_though_they_have_the_same_place_on_the_ring() {
+        let [one, other] = ["=?base64?uTlC6ntzgmc9UpYJO7xWrw==?=", "=?base64?uTlC6ntzgmA6UpYJO7xWrw==?="]
+            .map(|name| headers([("mcp-param-user", name)]));
+        let by = || header("mcp-param-user");
+        assert_eq!(key_of(by(), "/x", &one), key_of(by(), "/x", &other), "XXH3 is not made to prevent that");
+        let caller_of = |headers| caller(&route(Protocol::Mcp, by()), "/x", headers);
+        assert!(caller_of(&one).is_some());
+        assert_ne!(caller_of(&one), caller_of(&other));
     }
 }

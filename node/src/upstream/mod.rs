@@ -21,7 +21,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use pipe::Pipe;
-use proto::core::ring::Position;
+use proto::id::Principal;
 use proto::wire::{Reason, Refusal};
 use std::{
     sync::{
@@ -74,7 +74,7 @@ pub(crate) struct Request<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a Payload,
     /// Who asks, where that decides which server does it.
-    pub(crate) caller: Option<Position>,
+    pub(crate) caller: Option<Principal>,
 }
 
 /// Every upstream of the configuration.

@@ -15,8 +15,7 @@ use crate::upstream::{Request, pipe::Pipe};
 use bytes::Bytes;
 use conversation::{Conversation, Seat};
 use hyper::{Method, StatusCode};
-use proto::core::ring::Position;
-use proto::id::RouteId;
+use proto::id::{Principal, RouteId};
 use proto::wire::{Nature, Reason, Refusal};
 use std::{
     collections::HashMap,
@@ -33,7 +32,7 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const ERA_KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// Of each caller on a route: its server, once that has been started.
-type Servers = HashMap<(RouteId, Position), Arc<OnceCell<Arc<Conversation>>>>;
+type Servers = HashMap<(RouteId, Principal), Arc<OnceCell<Arc<Conversation>>>>;
 
 /// The servers of this node's callers.
 #[derive(Debug, Default)]
@@ -92,7 +91,7 @@ impl Callers {
         ended.into_values().filter_map(|server| server.get().cloned()).for_each(|server| server.end());
     }
 
-    fn end(&self, route: RouteId, caller: Position) {
+    fn end(&self, route: RouteId, caller: Principal) {
         let ended = self.servers().remove(&(route, caller));
         if let Some(server) = ended.as_ref().and_then(|server| server.get()) {
             server.end();
@@ -108,7 +107,7 @@ impl Callers {
     async fn server(
         &self,
         route: &Route,
-        caller: Position,
+        caller: Principal,
         open: impl Future<Output = Result<Pipe, Refusal>>,
     ) -> Result<Arc<Conversation>, Refusal> {
         let server = {

@@ -10,7 +10,7 @@ use hyper::{
     HeaderMap, Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use proto::core::ring::Position;
+use proto::id::Principal;
 use proto::wire::{Reason, Refusal};
 use serde_json::{Value, json};
 use std::future::ready;
@@ -27,11 +27,11 @@ fn call(id: Value, name: &str, meta: Value) -> Value {
 
 /// A caller's servers; the first one that is needed is there.
 async fn posts(callers: &Callers, server: Option<Pipe>, message: &Value) -> Result<Answer, Refusal> {
-    posts_as("caller", callers, server, message).await
+    posts_as(Principal::ANYONE, callers, server, message).await
 }
 
 async fn posts_as(
-    caller: &str,
+    caller: Principal,
     callers: &Callers,
     server: Option<Pipe>,
     message: &Value,
@@ -51,7 +51,7 @@ async fn posts_as(
         target: "/mcp",
         headers,
         body: &Payload::Whole(Bytes::from(message.to_string())),
-        caller: Some(Position::of_key(caller.as_bytes())),
+        caller: Some(caller),
     };
     let open = ready(server.ok_or(Refusal::not_run(Reason::UpstreamUnreachable)));
     let exchanged = callers.exchange(open, request);
@@ -204,14 +204,14 @@ async fn a_server_that_nobody_asks_is_ended() {
 async fn a_server_that_could_not_be_started_takes_nobodys_place() {
     let callers = Callers::default();
     let call = call(json!(1), "a", json!({}));
-    posts_as("first", &callers, None, &call).await.expect_err("no server");
+    posts_as(Principal([1; 16]), &callers, None, &call).await.expect_err("no server");
     // The route allows one.
     let (pipe, mut server) = pipe(4);
     let serving = async {
         let asked = read(&mut server).await;
         server.answers(asked["id"].clone()).await;
     };
-    let (answer, ()) = tokio::join!(posts_as("second", &callers, Some(pipe), &call), serving);
+    let (answer, ()) = tokio::join!(posts_as(Principal([2; 16]), &callers, Some(pipe), &call), serving);
     assert_eq!(Reading::of(answer.expect("an answer")).data().await["id"], 1);
 }
 
