@@ -136,6 +136,21 @@ async fn a_session_that_can_not_begin_anew_leaves_no_child() {
     frail.is_gone().await;
 }
 
+#[tokio::test]
+async fn a_child_that_takes_longer_to_start_than_a_request_waits_is_there_for_the_next_one() {
+    let serves = r#"while [ "$start" -gt 1 ] && read -r message; do
+        echo '{"jsonrpc":"2.0","id":3,"result":{}}'; done"#;
+    // 10 s are what a request waits (CONTRACT).
+    let frail = Frail::new(&format!("$(sleep 12; echo {PROTOCOL})"), serves).await;
+    let session = Session::open(&frail.url()).await.unwrap();
+    frail.is_gone().await;
+    let list = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/list"});
+    let reply = session.post(&frail.url(), &list).await.unwrap().reply().unwrap();
+    assert_eq!(reply["error"]["data"]["mayHaveRun"], false, "{reply}");
+    let reply = session.post(&frail.url(), &list).await.unwrap().reply().unwrap();
+    assert_eq!((&reply["result"], frail.starts()), (&json!({}), 2), "{reply}");
+}
+
 /// A server that does not live long, and a node in front of it.
 struct Frail {
     cluster: Cluster,
@@ -143,7 +158,7 @@ struct Frail {
 }
 
 impl Frail {
-    /// Whoever starts after the first says that it speaks `version`. What it does when its session has begun is
+    /// Whoever starts after the first says that it speaks `version`, a word of the shell's. What it does when its session has begun is
     /// `then`, which may look at `start`: the children of a node are numbered.
     async fn new(version: &str, then: &str) -> Frail {
         let mark = marked::new("frail");

@@ -24,8 +24,10 @@ use proto::wire::{GoneWhy, Item, Reason, Record, Refusal};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// As long as a request may wait for its owner (CONTRACT); an upstream that takes longer is not there.
+/// As long as a request may wait for its owner (CONTRACT).
 const INITIALIZE_TIME_MAX: Duration = Duration::from_secs(10);
+const UNREACHABLE: Result<Arc<Live>, Refusal> =
+    Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false });
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -81,20 +83,40 @@ impl Sessions {
 
     /// The session's upstream has forgotten it, or is not there: begins another one from the record.
     /// Whoever comes meanwhile waits for the same.
-    pub(super) async fn renew(&self, live: &Arc<Live>, ask: &Ask, missing: Missing) -> Result<(), Refusal> {
+    pub(super) async fn renew(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: &Ask,
+        missing: Missing,
+    ) -> Result<(), Refusal> {
         let renewal = live.renewal.as_ref().filter(|_| live.route.on_loss == OnLoss::Reinitialize);
         let Some(renewal) = renewal else { return Err(self.lose(live)) };
-        let renewed = renewal.renewed.get_or_try_init(|| self.reinitialize(live, ask, missing));
+        let renewing = async {
+            let mut beginning = renewal.beginning.lock().await;
+            // It goes on when nobody waits any more: a child may take longer to start than a request can
+            // wait, and would never be there if each started it anew.
+            let begun = beginning.get_or_insert_with(|| {
+                let (sessions, live, headers) = (self.clone(), live.clone(), ask.headers.clone());
+                tokio::spawn(async move {
+                    let begun = sessions.reinitialize(&live, headers, missing);
+                    tokio::time::timeout(begin_time_max(&live.route), begun).await.unwrap_or(UNREACHABLE)
+                })
+            });
+            let begun = begun.await.unwrap_or(UNREACHABLE);
+            *beginning = None;
+            begun
+        };
+        let renewed = renewal.renewed.get_or_try_init(|| renewing);
         match tokio::time::timeout(INITIALIZE_TIME_MAX, renewed).await {
             Ok(renewed) => renewed.map(drop),
-            Err(_) => Err(Refusal::not_run(Reason::UpstreamUnreachable)),
+            Err(_) => UNREACHABLE.map(drop),
         }
     }
 
     async fn reinitialize(
         &self,
         live: &Arc<Live>,
-        ask: &Ask,
+        headers: HeaderMap,
         missing: Missing,
     ) -> Result<Arc<Live>, Refusal> {
         let _room = self.renewing.acquire().await;
@@ -108,7 +130,7 @@ impl Sessions {
         let used = self.used(&live.route);
         let mut refusal = Refusal::not_run(Reason::UpstreamUnreachable);
         for upstream in used.by_load() {
-            match self.begin(&live.route, upstream, &record, ask).await {
+            match self.begin(&live.route, upstream, &record, headers.clone()).await {
                 Ok((place, news)) => {
                     let lives = UpstreamBirth {
                         url: live.route.upstreams[upstream].name(),
@@ -138,11 +160,10 @@ impl Sessions {
         route: &Route,
         at: usize,
         record: &Record,
-        ask: &Ask,
+        // The caller's own credentials and the like go along.
+        mut headers: HeaderMap,
     ) -> Result<(Place, Option<Bytes>), Refusal> {
         let upstream = &route.upstreams[at];
-        // The caller's own credentials and the like go along.
-        let mut headers = ask.headers.clone();
         headers.remove(SESSION_ID);
         headers.remove(LAST_EVENT_ID);
         let negotiated = headers.remove(PROTOCOL_VERSION);
@@ -239,6 +260,16 @@ impl Sessions {
     pub(super) fn count_takeover(&self, how: &'static str, outcome: &'static str) {
         self.metrics.takeovers.get_or_create(&TakeoverLabels { how, outcome }).inc();
     }
+}
+
+/// A child has the time that its route gives it to start, and whatever it is, the rest of the handshake
+/// has as long as a request waits.
+fn begin_time_max(route: &Route) -> Duration {
+    let start_times = route.upstreams.iter().map(|upstream| match upstream {
+        Upstream::Stdio(command) => command.start_timeout,
+        Upstream::Http(_) | Upstream::HttpSse(_) => Duration::ZERO,
+    });
+    start_times.max().unwrap_or_default().saturating_add(INITIALIZE_TIME_MAX)
 }
 
 /// The result in an answer that is JSON, or a stream of events with it.

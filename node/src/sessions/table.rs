@@ -19,7 +19,7 @@ use proto::core::{
     tenure::Rules,
 };
 use proto::id::{NodeRef, Nonce};
-use proto::wire::{GoneWhy, Item, Record, SessionState};
+use proto::wire::{GoneWhy, Item, Record, Refusal, SessionState};
 use std::{
     collections::HashMap,
     sync::{
@@ -28,7 +28,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, OnceCell};
+use tokio::{
+    sync::{Notify, OnceCell},
+    task::JoinHandle,
+};
 
 /// A session is called idle when nothing of it has been in progress for this long: longer than an
 /// agent thinks between two calls.
@@ -91,6 +94,8 @@ pub(super) struct Place {
 pub(super) struct Renewal {
     /// Its successor, once its upstream was found to have forgotten it.
     pub(super) renewed: OnceCell<Arc<Live>>,
+    /// What is begun in its place, whether anybody waits for that or not.
+    pub(super) beginning: tokio::sync::Mutex<Option<JoinHandle<Result<Arc<Live>, Refusal>>>>,
     /// Its upstream has answered here.
     pub(super) confirmed: AtomicBool,
     /// Said on the next stream of the server's own: what the client should ask for again.
