@@ -88,6 +88,9 @@ pub(super) struct Place {
     pub(super) _held: Option<Held>,
 }
 
+/// A session that begins anew.
+type Beginning = JoinHandle<Result<Arc<Live>, Refusal>>;
+
 /// What becomes of a session whose upstream has forgotten it: one that had an owner before, or one
 /// that is bridged, whose upstream may end at any time.
 #[derive(Debug, Default)]
@@ -95,7 +98,7 @@ pub(super) struct Renewal {
     /// Its successor, once its upstream was found to have forgotten it.
     pub(super) renewed: OnceCell<Arc<Live>>,
     /// What is begun in its place, whether anybody waits for that or not.
-    pub(super) beginning: tokio::sync::Mutex<Option<JoinHandle<Result<Arc<Live>, Refusal>>>>,
+    pub(super) beginning: tokio::sync::Mutex<Option<Beginning>>,
     /// Its upstream has answered here.
     pub(super) confirmed: AtomicBool,
     /// Said on the next stream of the server's own: what the client should ask for again.
