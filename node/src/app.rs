@@ -114,14 +114,14 @@ impl Node {
         );
         let requests = acceptor.requests.clone();
         let acceptor = Arc::new(acceptor);
-        let upgraded = TaskTracker::new();
+        let lasting = TaskTracker::new();
         let front = Arc::new(Front {
             journey: journey.clone(),
             routes: config.routes,
             allowed_origins: config.allowed_origins,
             metrics: metrics.clone(),
             leaving: leaving.clone(),
-            upgraded: upgraded.clone(),
+            lasting: lasting.clone(),
         });
         let (ask_to_drain, asked_to_drain) = mpsc::channel(1);
         let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
@@ -156,7 +156,7 @@ impl Node {
         tasks.spawn(join(cluster, seeds));
         tasks.spawn(keep_house(sessions));
         let drain =
-            Drain { tenancy, gossip, metrics, leaving, clients, operators, upgraded, requests, carrying };
+            Drain { tenancy, gossip, metrics, leaving, clients, operators, lasting, requests, carrying };
         Ok(Self { me, asked_to_drain, drain, tasks })
     }
 

@@ -280,7 +280,7 @@ pub(crate) fn keyed_errand(route: &Route, target: &str, headers: &HeaderMap) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::{BODY_LEN_MAX_DEFAULT, Key, Protocol, Upstream, UpstreamUrl};
     use hyper::header::{HeaderName, HeaderValue};
@@ -288,7 +288,7 @@ mod tests {
     use proto::id::{DEVELOPMENT_SECRET, Incarnation, RouteId, Tag, WrapKind};
     use std::time::Duration;
 
-    pub(super) fn route(protocol: Protocol, key: Option<Key>) -> Route {
+    pub(crate) fn route(protocol: Protocol, key: Option<Key>) -> Route {
         let url = |port: u16| format!("http://127.0.0.1:{port}/mcp");
         let upstreams = [1, 2].map(|port| Upstream::Http(UpstreamUrl::parse(&url(port)).expect("a URL")));
         Route {

@@ -29,8 +29,8 @@ pub(crate) struct Drain {
     pub(crate) leaving: Arc<Leaving>,
     pub(crate) clients: Mouth,
     pub(crate) operators: Mouth,
-    /// Clients' connections that have left HTTP.
-    pub(crate) upgraded: TaskTracker,
+    /// What goes on for clients whose requests have been answered.
+    pub(crate) lasting: TaskTracker,
     /// What is in progress for other nodes.
     pub(crate) requests: TaskTracker,
     /// Cancelled, it ends the streams among these that would never end.
@@ -115,8 +115,8 @@ impl Drain {
             self.leaving.quiet(schedule).await;
         }
         self.clients.close().await;
-        self.upgraded.close();
-        self.upgraded.wait().await;
+        self.lasting.close();
+        self.lasting.wait().await;
         let is_done = |left: &Option<Left>| left.is_some_and(|left| left.all == 0);
         let _ = left.wait_for(is_done).await;
         self.carrying.cancel();

@@ -125,6 +125,21 @@ async fn an_old_client_goes_on_when_the_owner_of_its_session_leaves() {
 }
 
 #[tokio::test]
+async fn an_old_clients_call_outlives_the_stay_of_the_node_that_took_it() {
+    let Parts { mut cluster, upstreams: _upstreams } = counting_cluster(3, 1).await;
+    let (mut client, owner) = owned_elsewhere(&cluster, "a").await;
+    let taker = cluster.names().into_iter().find(|name| *name != owner && name != "a").unwrap();
+    // Its POST has been answered long before its reply comes, and no connection waits for that.
+    client.tell(&base(&cluster, &taker), &call(1, "slow", json!({"ms": 6_000}))).await.unwrap();
+    cluster.begin_drain(&taker, Duration::from_secs(30)).await.unwrap();
+    let reply = client.reads(|message| message["id"] == 1).await.unwrap();
+    assert_eq!(said(&reply), Some("slept 6000 ms"), "{reply}");
+    cluster.take(&taker).process.wait(Duration::from_secs(30)).await.unwrap();
+    let entry = base(&cluster, "a");
+    assert_eq!(client.count(&entry, 2).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn an_old_clients_session_begins_anew_when_its_server_died_with_its_node() {
     let mut servers = std::collections::BTreeMap::new();
     let mut cluster = Plan::nodes(0).start().await.unwrap();

@@ -96,6 +96,10 @@ fn meant(at: At<WordOrPair>, m: &mut Mistakes) -> Option<Affinity> {
     let key = match at.value {
         WordOrPair::Word(word) if word == "none" => return Some(Affinity::None),
         WordOrPair::Flag(kind, true) if kind == "principal" => Key::Principal,
+        WordOrPair::Pair(kind, name) if name.is_empty() && (kind == "cookie" || kind == "query") => {
+            m.add(at.line, format!("affinity: the {kind} has no name"));
+            return None;
+        }
         WordOrPair::Pair(kind, name) if kind == "cookie" => Key::Cookie(name),
         WordOrPair::Pair(kind, name) if kind == "query" => Key::Query(name),
         WordOrPair::Pair(kind, name) if kind == "header" => match name.parse() {

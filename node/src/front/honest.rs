@@ -48,7 +48,7 @@ impl Front {
             match self.keep_once(answer, &ask, calls, without_session).await? {
                 Kept::Answer(answer) => return Ok(answer),
                 Kept::Events(mut head, body) => {
-                    if matches!(calls, Calls::None) {
+                    if matches!(calls, Calls::None) && head.status == StatusCode::OK {
                         head.extensions.insert(Stands);
                     }
                     return Ok(Answer::from_parts(head, self.attach(body, ask, calls.clone())));
@@ -82,7 +82,10 @@ impl Front {
             let reason = Reason::UpstreamStatus(status.as_u16());
             return Err(NoAnswer::Refused(Refusal::perhaps_run(reason)));
         }
-        if mcp::is_event_stream(answer.headers()) && (waited_for || ask.method == Method::GET) {
+        // Another service's events may be compressed, and are its own affair then.
+        let is_read = mcp::is_event_stream(answer.headers())
+            && !answer.headers().contains_key(header::CONTENT_ENCODING);
+        if is_read && (waited_for || ask.method == Method::GET) {
             let (mut head, body) = answer.into_parts();
             // The length may change by an error event.
             head.headers.remove(header::CONTENT_LENGTH);

@@ -71,7 +71,7 @@ impl Front {
             calls: reading.calls,
             told: Some(told),
         };
-        tokio::spawn(posted.see_through());
+        self.lasting.spawn(posted.see_through());
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(_)) | Err(_) => (respond::accepted(), "answered"),

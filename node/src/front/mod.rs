@@ -41,8 +41,9 @@ pub(crate) struct Front {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leaving: Arc<Leaving>,
-    /// The connections that have left HTTP, for a drain to wait for.
-    pub(crate) upgraded: TaskTracker,
+    /// What goes on after its request has been answered, for a drain to wait for: connections that have
+    /// left HTTP, and messages of old clients.
+    pub(crate) lasting: TaskTracker,
 }
 
 impl Front {

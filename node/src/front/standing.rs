@@ -163,3 +163,32 @@ impl AsyncWrite for Io {
         Pin::new(&mut *self.0.stream()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::whole;
+    use crate::front::serve::bind;
+    use hyper::{Request, body::Incoming};
+    use std::time::Duration;
+    use tokio_util::sync::CancellationToken;
+
+    #[tokio::test]
+    async fn an_answer_that_stands_is_the_last_of_its_connection() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let addr = listener.addr;
+        let answer = |_: Request<Incoming>| async {
+            let mut answer = Answer::new(whole("."));
+            answer.extensions_mut().insert(Stands);
+            answer
+        };
+        tokio::spawn(listener.run(answer, CancellationToken::new()));
+        let mut client = TcpStream::connect(addr).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it reads");
+        let mut read = String::new();
+        let reading = tokio::time::timeout(Duration::from_secs(20), client.read_to_string(&mut read));
+        reading.await.expect("it ends").expect("it is not reset");
+        assert!(read.contains("connection: close\r\n"), "{read}");
+        assert!(read.ends_with("\r\n\r\n1\r\n.\r\n0\r\n\r\n"), "{read}");
+    }
+}

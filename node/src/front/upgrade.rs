@@ -59,7 +59,7 @@ impl Front {
         };
         let (head, body) = answer.into_parts();
         let (open, leaving) = (Open::new(self.metrics.clone()), self.leaving.clone());
-        self.upgraded.spawn(async move {
+        self.lasting.spawn(async move {
             let turn = leaving.turn();
             let joined = async {
                 match upgrade.await {

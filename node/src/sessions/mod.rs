@@ -31,6 +31,7 @@ use proto::core::route::OnLoss;
 use proto::core::succession::Succession;
 use proto::id::{Birth, NodeRef, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
 use proto::wire::{Give, GoneWhy, INITIALIZE_LEN_MAX, Item, Keep, Nature, Reason, Refusal, SessionState};
+use readers::Reading;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -342,7 +343,10 @@ impl Sessions {
                     return Err(Refusal::Gone(GoneWhy::LostUpstream));
                 }
             }
-        } else if answer.status().is_success() && live.confirm() {
+        } else if answer.status().is_success()
+            && !reading.as_ref().is_some_and(Reading::is_over)
+            && live.confirm()
+        {
             self.count_takeover("reattach", "served");
         }
         if ask.method == Method::DELETE && answer.status().is_success() {

@@ -246,6 +246,11 @@ impl Reading {
         poll_fn(|cx| self.reader.poll(cx).map_or_else(Poll::Ready, |_| Poll::Pending)).await
     }
 
+    /// Whether what there is to read is not the upstream's answer.
+    pub(super) fn is_over(&self) -> bool {
+        self.reader.state().ended.is_some()
+    }
+
     /// The upstream's answer as far as this is its reader.
     pub(super) fn read(mut self, body: BodyStream, in_use: InUse) -> BodyStream {
         if let Some(unread) = self.reader.give(body) {
@@ -309,6 +314,18 @@ impl std::fmt::Debug for State {
 mod tests {
     use super::*;
     use crate::answer::holding;
+    use crate::ask::{Errand, Payload, Sent, tests::route};
+    use crate::cluster::Cluster;
+    use crate::config::Protocol;
+    use crate::peer::{Bound, Peers};
+    use crate::telemetry::Metrics;
+    use hyper::Method;
+    use proto::core::view::{Member, Phase};
+    use proto::id::{
+        Birth, ClusterSecret, Incarnation, NodeName, NodeRef, Nonce, Principal, SealKeys, SessionId, Tag,
+    };
+    use proto::wire::Nature;
+    use std::net::SocketAddr;
 
     const CALL: Stream = Stream::Call(7);
 
@@ -389,5 +406,50 @@ mod tests {
         readers.end();
         assert_eq!((own.over().await, call.over().await), (Broke::Moved, Broke::Moved));
         assert!(readers.admit(None).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_is_displaced_before_it_could_ask_confirms_nothing() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let name: NodeName = "me".parse().expect("a plain name");
+        let secrets = [ClusterSecret::from_entropy([1; 32])];
+        let (bound, _inbox) = Bound::bind(any, &secrets, &name).expect("a free port");
+        let (node, version) = (NodeRef { tag: Tag(1), inc: Incarnation(1) }, String::new());
+        let me = Member { name, node, phase: Phase::Active, listen: any, peer: any, admin: any, version };
+        let cluster = Arc::new(Cluster::new(&me, SealKeys::new(&secrets, "ringway")));
+        let route = Arc::new(route(Protocol::Mcp, None));
+        let metrics = Arc::new(Metrics::new());
+        let sessions =
+            Sessions::new(cluster, Peers::new(Arc::new(bound)), metrics, std::slice::from_ref(&route));
+        let sessions = Arc::new(sessions);
+
+        let (minted_s, principal) = (0, Principal::ANYONE);
+        let birth = Birth { minted_s, home: node, route: route.id, principal, upstream: None };
+        let id = SessionId { nonce: Nonce([1; 12]), birth };
+        let ask = Ask {
+            route: route.clone(),
+            errand: Errand::Session(Box::new(id.clone())),
+            nature: Nature::Safe,
+            uid: 1,
+            sent: Sent::default(),
+            method: Method::GET,
+            target: "/x".to_owned(),
+            headers: HeaderMap::new(),
+            body: Payload::Whole(Bytes::new()),
+        };
+        let record = sessions.record(&ask, &id, 2, b"{}");
+        let place = sessions.place_at(&route, 0, HeaderValue::from_static("theirs"));
+        sessions.table.find(node, record, route.clone(), Some(place));
+        let live = sessions.table.take_up(id.nonce, false).expect("it is there").live.clone();
+
+        let mut asks = admit(&live.readers, Some(Stream::Own));
+        asks.await_turn().await.expect("nobody is before it");
+        let mut waits = Box::pin(sessions.exchange(&ask, &id));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        let _newest = admit(&live.readers, Some(Stream::Own));
+        let mut body = waits.await.expect("a stream").into_body();
+        assert!(matches!(body.frame().await, Some(Err(Broke::Displaced))));
+        assert!(live.may_be_forgotten(), "its upstream has said nothing");
     }
 }

@@ -420,7 +420,9 @@ impl Table {
 
     fn is_idle(&self, live: &Live, after: Duration) -> bool {
         let busy = live.calls.load(Ordering::Acquire) + live.streams.load(Ordering::Acquire) > 0;
-        !busy && self.idle_for(live) >= after
+        // Its client's stream may have begun before its upstream session did.
+        let is_read = live.outbox.get().is_some_and(|outbox| outbox.is_read());
+        !busy && !is_read && self.idle_for(live) >= after
     }
 
     fn idle_for(&self, live: &Live) -> Duration {
@@ -523,6 +525,19 @@ mod tests {
         assert_eq!(table.holding(nonce(1)), Holding::Ended(GoneWhy::Expired));
         assert!(table.take_up(nonce(1), false).is_none());
         assert_eq!((table.count(), table.census()), (0, (0, 0)));
+    }
+
+    #[tokio::test]
+    async fn a_session_does_not_expire_while_its_old_client_listens() {
+        let table = Table::new(node(1));
+        table.find(node(1), record(1, node(1)), route(Duration::ZERO), None);
+        let listens = table.take_up(nonce(1), true).expect("it is there");
+        let outbox = listens.live.outbox.get_or_init(|| Arc::new(Outbox::new(1)));
+        let reader = outbox.read(None);
+        table.renew(&listens.live, place(), None, |_| {}).expect("it says initialize");
+        assert!(table.expire().is_empty());
+        drop((reader, listens));
+        assert_eq!(table.expire().len(), 1);
     }
 
     #[test]

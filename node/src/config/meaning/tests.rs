@@ -215,6 +215,8 @@ fn what_contradicts_itself_is_refused() {
         ("affinity = { principal = false }", "affinity \"principal\" is not"),
         ("affinity = { principal = \"sub\" }", "affinity \"principal\" is not"),
         ("affinity = { header = \"a b\" }", "not a header's name"),
+        ("affinity = { cookie = \"\" }", "the cookie has no name"),
+        ("affinity = { query = \"\" }", "the query has no name"),
         ("affinity = \"none\"\nprotocol = \"mcp\"", "not MCP"),
         ("affinity = { principal = true }\nprotocol = \"http\"", "Authorization"),
         ("affinity = { header = \"Mcp-Name\" }\nprotocol = \"http\"", "for MCP routes"),

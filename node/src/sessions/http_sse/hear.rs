@@ -111,7 +111,7 @@ impl Hearing {
                 if let Some(id) = event.id {
                     self.last = HeaderValue::from_bytes(id).ok().filter(|id| !id.is_empty());
                 }
-                self.messages(&event.data.into_owned().into()).await;
+                self.messages(&event.data.into_owned().into()).await?;
             }
         }
         Ok(())
@@ -119,20 +119,22 @@ impl Hearing {
 
     async fn json(&mut self, body: BodyStream) -> Result<(), Broke> {
         let body = Limited::new(body, JSON_LEN_MAX).collect().await.map_err(|_| Broke::Upstream)?;
-        self.messages(&body.to_bytes()).await;
-        Ok(())
+        self.messages(&body.to_bytes()).await
     }
 
-    async fn messages(&mut self, json: &Bytes) {
+    async fn messages(&mut self, json: &Bytes) -> Result<(), Broke> {
         if self.initializes
             && let Some(version) = mcp::negotiated(json).and_then(|version| version.try_into().ok())
         {
             self.outbox.listener.agree_on(version);
         }
         for message in messages(json) {
-            self.outbox.put(&message).await;
+            if !self.outbox.put(&message).await {
+                return Err(Broke::Moved);
+            }
             self.unanswered = std::mem::take(&mut self.unanswered).without(&message);
         }
+        Ok(())
     }
 }
 
@@ -164,6 +166,7 @@ impl Body for Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::whole;
 
     #[test]
     fn a_batch_is_as_many_messages() {
@@ -176,5 +179,19 @@ mod tests {
         ] {
             assert_eq!(messages(&Bytes::from(json)), expected, "{json}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_when_the_session_goes_while_its_reply_waits_for_room() {
+        let outbox = Arc::new(Outbox::new(1));
+        while outbox.try_put(&"{}".into()) {} // its client reads slowly
+        let message = mcp::peek(br#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, false).expect("a call");
+        let mut hearing = Hearing::new(outbox.clone(), message.calls, false);
+        let reply = whole(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        let mut telling = Box::pin(hearing.json(reply));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(telling.as_mut().poll(cx).is_pending())).await);
+        outbox.close();
+        assert!(matches!(telling.await, Err(Broke::Moved)));
+        assert!(!matches!(hearing.unanswered, Calls::None));
     }
 }

@@ -106,6 +106,11 @@ impl Sessions {
         let sealed = self.cluster.seal().seal(id.nonce, &id.birth).expect("it names no upstream");
         self.table.find(home, self.record(ask, &id, 1, &[]), ask.route.clone(), None);
         self.publish_count();
+        let in_use = self.table.take_up(id.nonce, true).ok_or(Refusal::not_run(Reason::Moved))?;
+        in_use.live.admit(of_client);
+        // From here on it is looked after: its client may go away while it is being opened.
+        let outbox = self.outbox(&in_use.live, &id, &ask.headers);
+        outbox.listener.keep_seat(seat);
         self.copied(&self.peers, id.nonce).await;
         let is_home = self.cluster.me() == home && self.cluster.is_leased();
         if !is_home || self.table.holding(id.nonce) != Holding::Live {
@@ -113,10 +118,6 @@ impl Sessions {
             self.end(id.nonce, GoneWhy::LostOwner);
             return Err(Refusal::not_run(Reason::Moved));
         }
-        let in_use = self.table.take_up(id.nonce, true).ok_or(Refusal::not_run(Reason::Moved))?;
-        in_use.live.admit(of_client);
-        let outbox = self.outbox(&in_use.live, &id, &ask.headers);
-        outbox.listener.keep_seat(seat);
         let mut answer = read(ask, &outbox, in_use);
         let sealed = HeaderValue::from_str(&sealed).expect("a sealed id is visible ASCII");
         answer.headers_mut().insert(SESSION_ID, sealed);
@@ -129,7 +130,7 @@ impl Sessions {
         let outbox = live.outbox.get_or_init(|| {
             is_new = true;
             let record = self.table.record(live.nonce);
-            Arc::new(Outbox::new(record.map_or(1, |record| record.epoch), Listener::default()))
+            Arc::new(Outbox::new(record.map_or(1, |record| record.epoch)))
         });
         if live.is_gone() {
             outbox.close();
@@ -277,7 +278,9 @@ impl Sessions {
             let error = body.ok().and_then(|body| mcp::readdressed(&body.to_bytes(), &message.calls));
             let error = error.ok_or(unclear)?;
             for error in hear::messages(&error) {
-                outbox.put(&error).await;
+                if !outbox.put(&error).await {
+                    return Err(unclear);
+                }
             }
             return Ok(accepted());
         }

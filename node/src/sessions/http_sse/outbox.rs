@@ -68,7 +68,7 @@ enum Look {
 }
 
 impl Outbox {
-    pub(super) fn new(epoch: u32, listener: Listener) -> Self {
+    pub(in crate::sessions) fn new(epoch: u32) -> Self {
         let state = State {
             messages: VecDeque::new(),
             first: 0,
@@ -80,17 +80,26 @@ impl Outbox {
             since: Instant::now(),
             is_closed: false,
         };
-        Self { listener, epoch, state: Mutex::new(state), moved: Notify::new(), attended: Notify::new() }
+        Self {
+            listener: Listener::default(),
+            epoch,
+            state: Mutex::new(state),
+            moved: Notify::new(),
+            attended: Notify::new(),
+        }
     }
 
-    /// Says something, once there is room. Said to nobody when the session ends meanwhile.
-    pub(super) async fn put(&self, json: &Bytes) {
+    /// Says something, once there is room; whether it was said. It is not when the session ends meanwhile.
+    pub(super) async fn put(&self, json: &Bytes) -> bool {
         loop {
             let mut moved = pin!(self.moved.notified());
             // From here on a notification counts, so none is missed between the look and the wait.
             moved.as_mut().enable();
-            if self.try_put(json) || self.is_closed() {
-                return;
+            if self.try_put(json) {
+                return true;
+            }
+            if self.is_closed() {
+                return false;
             }
             moved.await;
         }
@@ -114,7 +123,7 @@ impl Outbox {
     }
 
     /// Everything that is said from now on, what waits, and what was said since the event with that id.
-    pub(super) fn read(self: &Arc<Self>, after: Option<&str>) -> Reader {
+    pub(in crate::sessions) fn read(self: &Arc<Self>, after: Option<&str>) -> Reader {
         let mut state = self.state();
         state.readers += 1;
         state.attend(true);
@@ -174,6 +183,11 @@ impl Outbox {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state().is_closed
+    }
+
+    /// Whether somebody listens, who may have nothing to say for hours.
+    pub(in crate::sessions) fn is_read(&self) -> bool {
+        self.state().is_read
     }
 
     fn look(&self, serial: u64, at: u64) -> Look {
@@ -251,7 +265,7 @@ fn next(outbox: Arc<Outbox>, serial: u64, at: u64) -> Next {
 }
 
 /// The stream of events that the client reads.
-pub(super) struct Reader {
+pub(in crate::sessions) struct Reader {
     outbox: Arc<Outbox>,
     serial: u64,
     next: Next,
@@ -315,12 +329,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_may_have_been_lost_is_read_again_and_nothing_else() {
-        let outbox = Arc::new(Outbox::new(2, Listener::default()));
-        outbox.put(&"1".into()).await; // before anybody reads
+        let outbox = Arc::new(Outbox::new(2));
+        assert!(outbox.put(&"1".into()).await); // before anybody reads
         let mut reader = outbox.read(None);
         assert_eq!(read(&mut reader).await, event(0, "1"));
-        outbox.put(&"{\n}".into()).await;
-        outbox.put(&"3".into()).await;
+        assert!(outbox.put(&"{\n}".into()).await);
+        assert!(outbox.put(&"3".into()).await);
         assert_eq!(read(&mut reader).await, event(1, "{ }"));
         for (after, first) in [
             (Some("2.0"), event(1, "{ }")),
@@ -342,10 +356,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_newest_reader_is_the_only_one() {
-        let outbox = Arc::new(Outbox::new(2, Listener::default()));
+        let outbox = Arc::new(Outbox::new(2));
         let mut old = outbox.read(None);
         let mut new = outbox.read(None);
-        outbox.put(&"1".into()).await;
+        assert!(outbox.put(&"1".into()).await);
         assert!(old.frame().await.is_none());
         drop(old);
         assert_eq!(read(&mut new).await, event(0, "1"));
@@ -359,7 +373,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_has_too_much_to_say_waits() {
-        let outbox = Arc::new(Outbox::new(2, Listener::default()));
+        let outbox = Arc::new(Outbox::new(2));
         let long = Bytes::from(vec![b'1'; WAITING_LEN_MAX + 1]);
         assert!(outbox.try_put(&long), "one message alone may be longer");
         assert!(!outbox.try_put(&"2".into()));
@@ -370,22 +384,22 @@ mod tests {
         let mut reader = outbox.read(None);
         assert_eq!(read(&mut reader).await.map(|event| event.len() > WAITING_LEN_MAX), Some(true));
         assert_eq!(read(&mut reader).await, event(1, "2"));
-        saying.await.expect("it has been said");
+        assert!(saying.await.expect("it does not panic"), "it has been said");
         assert!(!outbox.keeps() || outbox.state().kept_len <= KEPT_LEN_MAX);
         for _ in 0..WAITING_MAX {
             assert!(outbox.try_put(&"3".into()));
         }
         assert!(!outbox.try_put(&"3".into()));
         outbox.close();
-        outbox.put(&"4".into()).await; // nobody will hear it, and nobody waits
+        assert!(!outbox.put(&"4".into()).await, "nobody will hear it, and nobody waits");
         assert_eq!(read(&mut reader).await, event(2, "3"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_is_read_before_the_session_goes_elsewhere() {
-        let outbox = Arc::new(Outbox::new(2, Listener::default()));
+        let outbox = Arc::new(Outbox::new(2));
         let mut reader = outbox.read(None);
-        outbox.put(&"1".into()).await;
+        assert!(outbox.put(&"1".into()).await);
         outbox.close();
         assert_eq!(read(&mut reader).await, event(0, "1"));
         let end = reader.frame().await.expect("it says why");
