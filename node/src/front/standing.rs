@@ -177,7 +177,7 @@ mod tests {
     async fn an_answer_that_stands_is_the_last_of_its_connection() {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let addr = listener.addr;
-        let answer = |_: Request<Incoming>| async {
+        let answer = |_, _: Request<Incoming>| async {
             let mut answer = Answer::new(whole("."));
             answer.extensions_mut().insert(Stands);
             answer

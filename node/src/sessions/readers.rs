@@ -432,6 +432,7 @@ mod tests {
             nature: Nature::Safe,
             uid: 1,
             sent: Sent::default(),
+            client: None,
             method: Method::GET,
             target: "/x".to_owned(),
             headers: HeaderMap::new(),
