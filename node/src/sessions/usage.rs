@@ -1,0 +1,141 @@
+//! How a route is used on this node: its sessions, by upstream and by client, and who is let in.
+
+use crate::ask::Ask;
+use crate::config::Route;
+use proto::id::Principal;
+use proto::wire::{Reason, Refusal};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// How a route is used, on this node.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    /// Sessions at each of the route's upstreams.
+    pub(super) sessions: Vec<AtomicUsize>,
+    /// Sessions whose upstream has yet to answer: a child may take long to start.
+    pub(super) opening: AtomicUsize,
+    /// Sessions of each client, where the route limits these.
+    pub(super) clients: Mutex<HashMap<Principal, usize>>,
+    /// Rotates through equally loaded upstreams.
+    pub(super) turn: AtomicUsize,
+    /// Whether an upstream of it has been seen to open a session.
+    pub(super) speaks_sessions: AtomicBool,
+    /// The tools that may be called twice, as they were last listed.
+    pub(super) repeatable: Mutex<Arc<BTreeSet<String>>>,
+}
+
+/// Counts a session among those of its upstream, until it is dropped.
+#[derive(Debug)]
+pub(super) struct AtUpstream {
+    pub(super) used: Arc<Use>,
+    pub(super) upstream: usize,
+}
+
+impl AtUpstream {
+    pub(super) fn new(used: &Arc<Use>, upstream: usize) -> Self {
+        used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
+        Self { used: used.clone(), upstream }
+    }
+}
+
+impl Drop for AtUpstream {
+    fn drop(&mut self) {
+        self.used.sessions[self.upstream].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place among the route's sessions.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// To be dropped when the session is counted at its upstream.
+    pub(super) opening: Opening,
+    pub(super) of_client: Option<OfClient>,
+}
+
+/// Counts a session that is being opened, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Opening(Arc<Use>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a session among those of its client, until it is dropped.
+#[derive(Debug)]
+pub(super) struct OfClient {
+    pub(super) used: Arc<Use>,
+    pub(super) client: Principal,
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let mut clients = self.used.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+impl Use {
+    /// A place among the route's sessions for one that this client opens.
+    pub(super) fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Admitted, Refusal> {
+        let overloaded = Refusal::not_run(Reason::Overloaded);
+        let Route { sessions_max, sessions_per_client_max, .. } = *ask.route;
+        // Held until both are counted, so that two do not take the last place.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.total() + self.opening.load(Ordering::Relaxed) >= sessions_max {
+            return Err(overloaded);
+        }
+        let client = ask.client.filter(|_| sessions_per_client_max < sessions_max);
+        if let Some(client) = client {
+            let count = clients.entry(client).or_default();
+            if *count >= sessions_per_client_max {
+                return Err(overloaded);
+            }
+            *count += 1;
+        }
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        let of_client = client.map(|client| OfClient { used: self.clone(), client });
+        Ok(Admitted { opening: Opening(self.clone()), of_client })
+    }
+
+    pub(super) fn of(route: &Route) -> Self {
+        Self {
+            sessions: route.upstreams.iter().map(|_| AtomicUsize::new(0)).collect(),
+            // The bridge gives sessions to whatever is behind it.
+            speaks_sessions: AtomicBool::new(route.upstreams.iter().all(|upstream| upstream.is_bridged())),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.sessions.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The upstreams, each once.
+    pub(super) fn beginning_with(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
+        let count = self.sessions.len();
+        (0..count).map(move |at| (first % count + at) % count)
+    }
+
+    /// The upstreams, the one with the fewest sessions first.
+    pub(super) fn by_load(&self) -> Vec<usize> {
+        let mut order: Vec<_> = self.beginning_with(self.next_turn()).collect();
+        order.sort_by_key(|at| self.sessions[*at].load(Ordering::Relaxed));
+        order
+    }
+}
