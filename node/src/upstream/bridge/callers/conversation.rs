@@ -13,18 +13,22 @@ use proto::wire::{Reason, Refusal};
 use serde_json::json;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Requests of one caller at once.
-const CALLS_MAX: usize = 1_024;
-/// What a client has not read yet of one answer; one that reads no more is cut off, since the others
-/// must not wait for it.
+/// Requests of one caller at once: as many as a client of HTTP+SSE has in progress, twice.
+const CALLS_MAX: usize = 256;
+/// What a client has not read yet of what comes before one answer, in messages and in bytes: 256 MiB
+/// for all, and their answers. One that reads no more is cut off, since the others must not wait for it.
 const UNREAD_MAX: usize = 256;
+const UNREAD_LEN_MAX: usize = 1024 * 1024;
 /// A notification is not worth more waiting: nobody waits for an answer to it.
 const TELL_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -50,6 +54,21 @@ struct Waiting {
     names: Names,
     lists_tools: bool,
     to: mpsc::Sender<Said>,
+    /// Bytes that its client has not read.
+    unread: Arc<AtomicUsize>,
+}
+
+/// Bytes of a message that are unread for as long as this exists.
+#[derive(Debug)]
+struct Unread {
+    all: Arc<AtomicUsize>,
+    len: usize,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.len, Ordering::Relaxed);
+    }
 }
 
 /// A message about a request, under the names that its client knows.
@@ -59,6 +78,7 @@ pub(super) struct Said {
     /// It is the last one.
     pub(super) is_answer: bool,
     pub(super) is_error: bool,
+    _unread: Unread,
 }
 
 /// A request in progress. Dropped before its answer has come it is cancelled: that is what a client
@@ -114,7 +134,7 @@ impl Conversation {
         let (pieces, names) =
             modern::numbered(body, number).ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
         let (to, from) = mpsc::channel(UNREAD_MAX);
-        state.waiting.insert(number, Waiting { names, lists_tools, to });
+        state.waiting.insert(number, Waiting { names, lists_tools, to, unread: Arc::default() });
         (state.next, state.used) = (number + 1, Instant::now());
         drop(state);
         room.send(mcp::one_line(pieces.concat().into()));
@@ -181,8 +201,12 @@ impl Conversation {
             return tracing::debug!("a server says what belongs to no request in progress");
         };
         let lists_tools = waiting.lists_tools;
-        let said = Said { pieces: modern::restored(message, &waiting.names), is_answer, is_error };
-        let is_cut = waiting.to.try_send(said).is_err();
+        let _unread = Unread { all: waiting.unread.clone(), len: message.len() };
+        let before = waiting.unread.fetch_add(message.len(), Ordering::Relaxed);
+        let pieces = modern::restored(message, &waiting.names);
+        let said = Said { pieces, is_answer, is_error, _unread };
+        let is_too_much = !is_answer && before + message.len() > UNREAD_LEN_MAX;
+        let is_cut = is_too_much || waiting.to.try_send(said).is_err();
         if is_answer || is_cut {
             state.waiting.remove(&number);
             state.used = Instant::now();

@@ -22,14 +22,19 @@ const END: Bytes = Bytes::from_static(b"\n\n");
 struct Events {
     /// `None` once the answer has come.
     seat: Option<Seat>,
-    /// What goes out before the next message is asked for.
+    /// What goes out before the next message is asked for, and whose it is: unread until then.
     ready: VecDeque<Bytes>,
+    said: Option<Said>,
     silence: Pin<Box<Sleep>>,
 }
 
 pub(super) fn events(seat: Seat, first: Option<Said>) -> BodyStream {
-    let mut events =
-        Events { seat: Some(seat), ready: VecDeque::new(), silence: Box::pin(sleep(SILENCE_MAX)) };
+    let mut events = Events {
+        seat: Some(seat),
+        ready: VecDeque::new(),
+        said: None,
+        silence: Box::pin(sleep(SILENCE_MAX)),
+    };
     match first {
         Some(first) => events.push(first),
         None => events.ready.push_back(COMMENT),
@@ -38,13 +43,14 @@ pub(super) fn events(seat: Seat, first: Option<Said>) -> BodyStream {
 }
 
 impl Events {
-    fn push(&mut self, said: Said) {
+    fn push(&mut self, mut said: Said) {
         self.ready.push_back(BEGIN);
-        self.ready.extend(said.pieces);
+        self.ready.extend(std::mem::take(&mut said.pieces));
         self.ready.push_back(END);
         if said.is_answer {
             self.seat = None;
         }
+        self.said = Some(said);
     }
 }
 
@@ -58,6 +64,7 @@ impl Body for Events {
     ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         let this = &mut *self;
         if this.ready.is_empty() {
+            this.said = None;
             let Some(seat) = &mut this.seat else { return Poll::Ready(None) };
             match seat.poll_next(cx) {
                 Poll::Ready(Some(said)) => this.push(said),

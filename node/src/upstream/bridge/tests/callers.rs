@@ -232,3 +232,47 @@ async fn a_request_that_waits_while_its_server_ends_is_refused() {
         second.expect_err("not answered");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_cut_off_and_the_others_are_served() {
+    let (callers, (pipe, mut server)) = (Callers::default(), pipe(4));
+    let call = call(json!(1), "a", json!({"progressToken": 1}));
+    let says = async |server: &Server, number: &Value| {
+        let progress = json!({"progressToken": number, "message": "x".repeat(100_000)});
+        let message = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress});
+        server.says(message.to_string()).await;
+    };
+    let serving = async {
+        let asked = read(&mut server).await["id"].clone();
+        for _ in 0..20 {
+            says(&server, &asked).await;
+        }
+        let cancelled = read(&mut server).await;
+        assert_eq!(cancelled["params"]["requestId"], asked);
+        server
+    };
+    let (answer, mut server) = tokio::join!(posts(&callers, Some(pipe), &call), serving);
+    let mut reading = Reading::of(answer.expect("an answer"));
+    let mut count = 0;
+    while let Some(Ok(_)) = reading.next().await {
+        count += 1;
+    }
+    assert!((5..20).contains(&count), "{count} of 100 KB each");
+    let serving = async {
+        let asked = read(&mut server).await["id"].clone();
+        for _ in 0..20 {
+            says(&server, &asked).await;
+            tokio::task::yield_now().await;
+        }
+        server.answers(asked).await;
+    };
+    let reading = async {
+        let mut reading = Reading::of(posts(&callers, None, &call).await.expect("an answer"));
+        let mut count = 0;
+        while reading.next().await.is_some() {
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(tokio::join!(reading, serving).0, 21, "who reads gets everything");
+}
