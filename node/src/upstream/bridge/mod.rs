@@ -8,6 +8,7 @@ mod callers;
 mod reader;
 mod respond;
 mod session;
+mod silence;
 mod stream;
 mod streams;
 

@@ -1,6 +1,7 @@
 //! What a client reads of a stream: the body of an answer.
 
 use super::session::Seat;
+use super::silence::Silence;
 use super::stream::{EVENT_END, Next, Text};
 use crate::answer::Broke;
 use bytes::Bytes;
@@ -10,14 +11,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
-
-/// Proxies close what is silent for 60 s, Node's fetch for 300 s; rmcp's server speaks this often too.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// A comment, which every reader of events passes over.
-const COMMENT: Bytes = Bytes::from_static(b": \n\n");
 
 /// Events as they are written to a client.
 #[derive(Debug)]
@@ -27,13 +21,13 @@ pub(super) struct Events {
     /// What goes out before the next event is asked for.
     ready: VecDeque<Bytes>,
     /// Of an answer to a call; what a client listens to is watched at its entry (`front::watch`).
-    silence: Option<Pin<Box<Sleep>>>,
+    silence: Option<Silence>,
 }
 
 impl Events {
     /// Of the answer to a call.
     pub(super) fn of_call(seat: Seat, first: Option<Bytes>) -> Self {
-        Self { silence: Some(Box::pin(sleep(SILENCE_MAX))), ..Self::of_listener(seat, first) }
+        Self { silence: Some(Silence::begins()), ..Self::of_listener(seat, first) }
     }
 
     /// Of a stream that a client listens to.
@@ -59,9 +53,7 @@ impl Events {
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        let Some(silence) = &mut self.silence else { return Poll::Pending };
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(COMMENT)
+        self.silence.as_mut().map_or(Poll::Pending, |silence| silence.poll(cx))
     }
 }
 
@@ -87,7 +79,7 @@ impl Body for Events {
             return Poll::Ready(None);
         }
         if let Some(silence) = &mut this.silence {
-            silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            silence.is_broken();
         }
         Poll::Ready(this.ready.pop_front().map(|piece| Ok(Frame::data(piece))))
     }

@@ -1,5 +1,6 @@
 //! What a client reads of the answer to its request: events, until the one that answers it.
 
+use super::super::silence::{COMMENT, Silence};
 use super::conversation::{Said, Seat};
 use crate::answer::{BodyStream, Broke};
 use bytes::Bytes;
@@ -9,13 +10,8 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
 
-/// As often as on the streams of sessions.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-const COMMENT: Bytes = Bytes::from_static(b": \n\n");
 const BEGIN: Bytes = Bytes::from_static(b"event: message\ndata: ");
 const END: Bytes = Bytes::from_static(b"\n\n");
 
@@ -25,16 +21,12 @@ struct Events {
     /// What goes out before the next message is asked for, and whose it is: unread until then.
     ready: VecDeque<Bytes>,
     said: Option<Said>,
-    silence: Pin<Box<Sleep>>,
+    silence: Silence,
 }
 
 pub(super) fn events(seat: Seat, first: Option<Said>) -> BodyStream {
-    let mut events = Events {
-        seat: Some(seat),
-        ready: VecDeque::new(),
-        said: None,
-        silence: Box::pin(sleep(SILENCE_MAX)),
-    };
+    let mut events =
+        Events { seat: Some(seat), ready: VecDeque::new(), said: None, silence: Silence::begins() };
     match first {
         Some(first) => events.push(first),
         None => events.ready.push_back(COMMENT),
@@ -73,12 +65,12 @@ impl Body for Events {
                     return Poll::Ready(Some(Err(Broke::Upstream)));
                 }
                 Poll::Pending => {
-                    ready!(this.silence.as_mut().poll(cx));
-                    this.ready.push_back(COMMENT);
+                    let comment = ready!(this.silence.poll(cx));
+                    this.ready.push_back(comment);
                 }
             }
         }
-        this.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+        this.silence.is_broken();
         Poll::Ready(this.ready.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 }
