@@ -12,6 +12,7 @@ mod drain;
 mod effects;
 mod front;
 mod gossip;
+mod headers;
 mod journey;
 mod leaving;
 mod mcp;

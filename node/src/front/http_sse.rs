@@ -12,6 +12,7 @@ use super::watch::{Of, Watch};
 use super::{Front, respond};
 use crate::answer::{Answer, BodyStream, Broke, holding, resumed};
 use crate::ask::{self, Ask, Errand, Payload, Sent};
+use crate::headers::JSON;
 use crate::journey::{HOPS, Journey, NODE, NoAnswer};
 use crate::leaving::Leaving;
 use crate::mcp::{self, Calls, SESSION_ID};
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, StatusCode,
-    header::{self, HeaderValue},
+    header::{self},
 };
 use proto::core::route::Hop;
 use proto::wire::{Nature, Reason, Refusal};
@@ -83,7 +84,7 @@ impl Front {
 fn about(ask: &Ask, method: Method, errand: Errand, body: Bytes) -> Ask {
     let session = ask.headers.get(SESSION_ID).cloned();
     let mut headers: HeaderMap = session.into_iter().map(|id| (SESSION_ID, id)).collect();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, JSON);
     Ask {
         route: ask.route.clone(),
         errand,

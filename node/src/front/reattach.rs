@@ -6,15 +6,16 @@ use super::events::{Events, GoesOn};
 use super::watch::{Alarm, Watch};
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::{Ask, Errand, Payload, Sent};
+use crate::headers::{EVENT_STREAM, let_go};
 use crate::journey::{Journey, NoAnswer};
 use crate::mcp::{self, LAST_EVENT_ID};
 use crate::telemetry::{Metrics, OutcomeLabels};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    Method, StatusCode,
     body::{Body, Frame},
-    header::{self, HeaderValue},
+    header::{self},
 };
 use proto::core::route::Hop;
 use proto::wire::{Nature, Reason, Refusal};
@@ -325,7 +326,7 @@ async fn as_events(answer: Answer) -> Result<Answer, NoAnswer> {
     let (mut head, body) = answer.into_parts();
     let lost = |_| NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke));
     let message = Limited::new(body, MESSAGE_LEN_MAX).collect().await.map_err(lost)?.to_bytes();
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    head.headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
     Ok(Answer::from_parts(head, whole(mcp::event(&mcp::one_line(message)))))
 }
 
@@ -341,26 +342,12 @@ fn ask_for_the_rest(ask: &mut Ask, from: GoesOn, uid: u64) {
         ask.nature = Nature::Resumes;
         ask.headers.remove(header::CONTENT_TYPE);
         ask.headers.remove(header::CONTENT_LENGTH);
-        ask.headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        ask.headers.insert(header::ACCEPT, EVENT_STREAM);
     }
     (ask.uid, ask.sent) = (uid, Sent::default());
     match from {
         GoesOn::After(id) => drop(ask.headers.insert(LAST_EVENT_ID, id)),
         GoesOn::AtTheStart | GoesOn::Anew => {} // after the event that the client itself named, if it did
-    }
-}
-
-/// Copies the values: those that hyper gives are pieces of its read buffer, and would keep all 8 KiB
-/// of it for as long as the stream is open.
-fn let_go(headers: &mut HeaderMap) {
-    let mut copied = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
-    for value in headers.values() {
-        copied.extend_from_slice(value.as_bytes());
-    }
-    let mut copied = copied.freeze();
-    for value in headers.values_mut() {
-        let copy = copied.split_to(value.len());
-        *value = HeaderValue::from_maybe_shared(copy).expect("it was a header's value");
     }
 }
 

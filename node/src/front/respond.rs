@@ -3,6 +3,7 @@
 
 use super::read::Refused;
 use crate::answer::{Answer, whole};
+use crate::headers::JSON;
 use crate::journey::NoAnswer;
 use crate::mcp::{
     Calls, INVALID_REQUEST, METHOD_NOT_FOUND, NOT_SERVED, NotRpc, PARSE_ERROR, SESSION_NOT_FOUND, error_body,
@@ -133,7 +134,7 @@ fn json_rpc(status: StatusCode, calls: &Calls, code: i64, message: &str) -> Answ
 fn json(status: StatusCode, body: Bytes) -> Answer {
     let mut answer = Answer::new(whole(body));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
     answer
 }
 

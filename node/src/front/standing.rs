@@ -5,6 +5,7 @@
 //! Only over HTTP/1.1, where a connection carries one answer at a time; it is closed afterwards.
 
 use crate::answer::Answer;
+use crate::headers;
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::{
@@ -117,13 +118,7 @@ fn write_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
     }
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
-    for (name, value) in &headers {
-        head.extend_from_slice(name.as_ref());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
+    headers::write(&headers, &mut head);
     head
 }
 

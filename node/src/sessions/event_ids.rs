@@ -7,23 +7,13 @@
 //! its streams, and resumes a lost call as little as it listens for one.
 
 use super::table::Live;
-use crate::answer::{Answer, BodyStream, Broke};
+use crate::answer::Answer;
 use crate::ask::Ask;
 use crate::mcp::{self, IdPrefix, LAST_EVENT_ID};
-use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::{
-    HeaderMap, Method,
-    body::{Body, Frame},
-    header::HeaderValue,
-};
+use hyper::{HeaderMap, Method, header::HeaderValue};
 use proto::wire::{Nature, Reason, Refusal};
-use std::{
-    fmt,
-    pin::Pin,
-    str::FromStr,
-    task::{Context, Poll, ready},
-};
+use std::{fmt, str::FromStr};
 
 /// One of a session's streams of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +59,9 @@ pub(super) fn marked(live: &Live, stream: Option<Stream>, answer: Answer) -> Ans
     let is_to_be = !live.is_bridged() && mcp::is_event_stream(answer.headers());
     let Some(stream) = stream.filter(|_| is_to_be) else { return answer };
     let mark = Mark { renewals: live.renewals, stream };
-    let prefix = IdPrefix::new(&mark.to_string());
-    answer.map(|body| Marked { body, prefix }.boxed_unsync())
+    let mut prefix = IdPrefix::new(&mark.to_string());
+    let mut advance = move |data| prefix.advance(data);
+    answer.map(|body| body.map_frame(move |frame| frame.map_data(&mut advance)).boxed_unsync())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,28 +102,6 @@ impl FromStr for Mark {
             }
         };
         Ok(Self { renewals: renewals.parse().map_err(drop)?, stream })
-    }
-}
-
-struct Marked {
-    body: BodyStream,
-    prefix: IdPrefix,
-}
-
-impl Body for Marked {
-    type Data = Bytes;
-    type Error = Broke;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.prefix.advance(data)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
     }
 }
 

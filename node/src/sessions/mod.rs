@@ -23,6 +23,7 @@ use crate::answer::{Answer, holding};
 use crate::ask::{Ask, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
 use crate::config::Route;
+use crate::headers;
 use crate::mcp::SESSION_ID;
 use crate::peer::Peers;
 use crate::telemetry::Metrics;
@@ -192,8 +193,7 @@ impl Sessions {
             tracing::warn!(route = ask.route.path, %error, "the upstream's session id can't be used");
             Refusal::perhaps_run(Reason::UpstreamInvalid)
         };
-        // A copy: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
-        let upstream_session = HeaderValue::from_bytes(shown.as_bytes()).expect("it was a header's value");
+        let upstream_session = headers::copied(&shown);
         let home = self.cluster.me();
         let birth = Birth {
             minted_s: seconds_since_epoch(),

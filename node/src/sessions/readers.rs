@@ -11,12 +11,13 @@ use super::table::InUse;
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::Ask;
 use crate::config::Upstream;
+use crate::headers::EVENT_STREAM;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, StatusCode,
     body::{Body, Frame},
-    header::{self, HeaderValue},
+    header::{self},
 };
 use proto::wire::{Reason, Refusal};
 use std::{
@@ -96,7 +97,7 @@ fn not_read(why: Broke) -> Result<Answer, Refusal> {
         return Err(Refusal::not_run(Reason::Moved));
     }
     let mut answer = Answer::new(whole(Bytes::new()));
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, EVENT_STREAM);
     Ok(answer)
 }
 
@@ -320,6 +321,7 @@ mod tests {
     use crate::peer::{Bound, Peers};
     use crate::telemetry::Metrics;
     use hyper::Method;
+    use hyper::header::HeaderValue;
     use proto::core::view::{Member, Phase};
     use proto::id::{
         Birth, ClusterSecret, Incarnation, NodeName, NodeRef, Nonce, Principal, SealKeys, SessionId, Tag,

@@ -7,6 +7,7 @@ use super::{Missing, READ_LEN_MAX, Sessions};
 use crate::answer::Answer;
 use crate::ask::{Ask, Payload};
 use crate::config::{Route, Upstream};
+use crate::headers::{self, JSON, JSON_OR_EVENTS};
 use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::telemetry::TakeoverLabels;
 use crate::upstream::Request;
@@ -28,8 +29,6 @@ use std::{sync::Arc, time::Duration};
 const INITIALIZE_TIME_MAX: Duration = Duration::from_secs(10);
 const UNREACHABLE: Result<Arc<Live>, Refusal> =
     Err(Refusal::Undelivered { reason: Reason::UpstreamUnreachable, may_have_run: false });
-const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Sessions {
     /// Finds what there is of a session that has become this node's: a copy elsewhere, or what the id
@@ -169,14 +168,13 @@ impl Sessions {
         let negotiated = headers.remove(PROTOCOL_VERSION);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_ENCODING);
-        headers.insert(header::ACCEPT, ACCEPT);
+        headers.insert(header::ACCEPT, JSON_OR_EVENTS);
         headers.insert(header::CONTENT_TYPE, JSON);
         let answer = self.post(route, upstream, &headers, Bytes::copy_from_slice(&record.initialize)).await?;
         if !answer.status().is_success() {
             return Err(Refusal::not_run(Reason::UpstreamStatus(answer.status().as_u16())));
         }
-        let session = answer.headers().get(SESSION_ID).map(|id| id.as_bytes().to_vec());
-        let session = session.and_then(|id| HeaderValue::from_bytes(&id).ok());
+        let session = answer.headers().get(SESSION_ID).map(headers::copied);
         let session = session.ok_or(Refusal::not_run(Reason::UpstreamInvalid))?;
         // From here on, so that a handshake that fails or is given up leaves no child behind.
         let place = self.place_at(route, at, session);
@@ -213,7 +211,7 @@ impl Sessions {
         let mut headers = ask.headers.clone();
         headers.remove(LAST_EVENT_ID);
         headers.insert(SESSION_ID, place.session.clone());
-        headers.insert(header::ACCEPT, ACCEPT);
+        headers.insert(header::ACCEPT, JSON_OR_EVENTS);
         headers.insert(header::CONTENT_TYPE, JSON);
         let ping = json!({"jsonrpc": "2.0", "id": "ringway", "method": "ping"});
         let answer = self.post(&live.route, upstream, &headers, ping.to_string().into()).await?;

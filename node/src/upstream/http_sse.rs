@@ -5,12 +5,13 @@ use super::{http::Http, pipe::Pipe};
 use crate::answer::{Answer, BodyStream};
 use crate::ask::Payload;
 use crate::config::UpstreamUrl;
+use crate::headers::{EVENT_STREAM, JSON};
 use crate::mcp::{self, Calls, Gather, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, StatusCode, Uri,
-    header::{self, HeaderValue},
+    header::{self},
     http::uri::PathAndQuery,
 };
 use proto::wire::{Reason, Refusal};
@@ -26,9 +27,6 @@ const POST_TIME_MAX: Duration = Duration::from_secs(30);
 const WAITING_MAX: usize = 64;
 /// What is read of the answer to a POST, so that its connection can be used again: it says "Accepted".
 const ACCEPTED_LEN_MAX: usize = 64 * 1024;
-
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Opens a session at such a server. `headers` are those of the client's first request: what it shows
 /// of itself goes along with each of the session's.

@@ -7,6 +7,7 @@ use crate::config::{Protocol, Route};
 use crate::front::honest::HELD_LEN_MAX;
 use crate::mcp::Calls;
 use client::{Client, End, Met, said};
+use hyper::{HeaderMap, header::HeaderValue};
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
 use proto::wire::{GoneWhy, Nature};

@@ -19,6 +19,7 @@ use crate::answer::{Answer, holding, whole};
 use crate::ask::{Ask, Errand, Payload, Sent};
 use crate::cluster::seconds_since_epoch;
 use crate::config::Endpoint;
+use crate::headers::{self, EVENT_STREAM, JSON, JSON_OR_EVENTS};
 use crate::mcp::{self, Calls, LAST_EVENT_ID, Message, PROTOCOL_VERSION, SESSION_ID};
 use bytes::Bytes;
 use hear::Hearing;
@@ -43,10 +44,6 @@ const LEASE_AGAIN: Duration = Duration::from_secs(1);
 const CALLS_MAX: u32 = 128;
 /// Longer ids fit no session id of a Streamable HTTP client either.
 const UPSTREAM_SESSION_LEN_MAX: usize = 1_024;
-
-const ACCEPT: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 impl Sessions {
     /// Opens a session, by whatever transport its client speaks.
@@ -231,8 +228,7 @@ impl Sessions {
         let (upstream, mut answer) = self.first_to_answer(inner, used.by_load().into_iter()).await?;
         let shown = answer.headers_mut().remove(SESSION_ID).filter(|_| answer.status().is_success());
         let Some(shown) = shown else { return Ok(answer) };
-        // A copy: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
-        let session = HeaderValue::from_bytes(shown.as_bytes()).expect("it was a header's value");
+        let session = headers::copied(&shown);
         let text = session.to_str().ok().filter(|text| text.len() <= UPSTREAM_SESSION_LEN_MAX);
         let Some(text) = text else {
             tracing::warn!(route = inner.route.path, "the upstream's session id can't be used");
@@ -321,7 +317,7 @@ fn post_headers(sent: &HeaderMap, version: Option<HeaderValue>) -> HeaderMap {
     for of_another_request in [LAST_EVENT_ID, header::CONTENT_LENGTH, header::ACCEPT_ENCODING] {
         headers.remove(of_another_request);
     }
-    headers.insert(header::ACCEPT, ACCEPT);
+    headers.insert(header::ACCEPT, JSON_OR_EVENTS);
     headers.insert(header::CONTENT_TYPE, JSON);
     if let Some(version) = version {
         headers.entry(PROTOCOL_VERSION).or_insert(version);
@@ -329,17 +325,13 @@ fn post_headers(sent: &HeaderMap, version: Option<HeaderValue>) -> HeaderMap {
     headers
 }
 
-/// Those of a GET, copied: what hyper gives is a piece of its read buffer, and would keep all 8 KiB of it.
+/// Those of a GET, for as long as it listens.
 fn get_headers(sent: &HeaderMap) -> HeaderMap {
-    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-    let copied = sent.iter().filter_map(|(name, value)| Some((name.clone(), copy(value)?)));
-    let mut headers: HeaderMap = HeaderMap::with_capacity(sent.len());
-    for (name, value) in copied {
-        headers.append(name, value);
-    }
+    let mut headers = sent.clone();
     for of_a_post in [LAST_EVENT_ID, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::ACCEPT_ENCODING] {
         headers.remove(of_a_post);
     }
+    headers::let_go(&mut headers);
     headers.insert(header::ACCEPT, EVENT_STREAM);
     headers
 }

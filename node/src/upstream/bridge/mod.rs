@@ -20,7 +20,7 @@ use crate::ask::Payload;
 use crate::mcp::{self, Calls, LAST_EVENT_ID, PROTOCOL_VERSION, Rpc, SESSION_ID};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, header};
-use proto::wire::{Reason, Refusal};
+use proto::wire::{Nature, Reason, Refusal};
 use reader::Events;
 use respond::{Refused, refused};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -51,6 +51,9 @@ struct Sessions(Mutex<HashMap<Box<str>, Arc<Session>>>);
 struct Posted {
     messages: Vec<Bytes>,
     is_batch: bool,
+    /// What decides where it goes.
+    method: mcp::Method,
+    nature: Nature,
     calls: Calls,
 }
 
@@ -143,7 +146,7 @@ impl Bridges {
     }
 
     async fn post(&self, headers: &HeaderMap, posted: Posted, form: Form) -> Result<Answer, Refusal> {
-        let Posted { messages, is_batch, calls } = &posted;
+        let Posted { messages, is_batch, calls, .. } = &posted;
         let session = match self.find(headers) {
             Ok(_) if posted.is_initialize() => return Ok(refused(Refused::InitializedAlready, calls)),
             Ok((_, session)) => session,
@@ -268,10 +271,10 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<(Posted, Form), Refused> {
         ((false, _), (false, _)) => return Err(Refused::NotAcceptable),
     };
     // A batch in a revision that has none was refused where the request came from.
-    let calls = mcp::peek(body, true).map_err(Refused::NotRpc)?.calls;
+    let mcp::Message { method, nature, calls } = mcp::peek(body, true).map_err(Refused::NotRpc)?;
     let messages = mcp::messages(body).map_err(Refused::NotRpc)?;
     let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    Ok((Posted { messages, is_batch, calls }, form))
+    Ok((Posted { messages, is_batch, method, nature, calls }, form))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

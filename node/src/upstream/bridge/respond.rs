@@ -4,6 +4,7 @@
 use super::reader::Events;
 use super::stream::Form;
 use crate::answer::{Answer, BodyStream, whole};
+use crate::headers::{EVENT_STREAM, JSON};
 use crate::mcp::{
     Calls, HEADER_MISMATCH, INVALID_REQUEST, METHOD_NOT_FOUND, NotRpc, PARSE_ERROR, SESSION_ID,
     SESSION_NOT_FOUND, error_body, event,
@@ -16,8 +17,6 @@ use hyper::{
 };
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// A request that is not passed on.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 use super::pool::{Failure, connect};
 use crate::answer::{BodyStream, Broke};
+use crate::headers;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{
@@ -64,13 +65,7 @@ pub(super) async fn get(
 fn write_head(request: &Request<BodyStream>) -> Vec<u8> {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let mut head = format!("{} {target} HTTP/1.1\r\n", request.method()).into_bytes();
-    for (name, value) in request.headers() {
-        head.extend_from_slice(name.as_ref());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
+    headers::write(request.headers(), &mut head);
     head
 }
 

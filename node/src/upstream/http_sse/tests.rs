@@ -1,5 +1,6 @@
 use super::*;
 use crate::answer::{Broke, whole};
+use hyper::header::HeaderValue;
 use hyper::{
     Request, Response,
     body::{Body, Frame, Incoming},

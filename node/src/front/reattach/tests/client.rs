@@ -7,6 +7,7 @@ use crate::front::watch::Of;
 use crate::leaving::{Leaving, Schedule};
 use crate::mcp::Calls;
 use http_body_util::BodyExt;
+use hyper::header::HeaderValue;
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},

@@ -59,8 +59,10 @@ impl Callers {
             Ok(read) => read,
             Err(why) => return Ok(refused(why, &Calls::None)),
         };
-        let asked = mcp::peek(body, false).map_err(|_| Refusal::not_run(Reason::UpstreamInvalid))?;
-        let is_probe = asked.method == mcp::Method::Discover;
+        if posted.is_batch {
+            return Err(Refusal::not_run(Reason::UpstreamInvalid)); // this revision has none
+        }
+        let is_probe = posted.method == mcp::Method::Discover;
         if is_probe && self.has_sessions_only(route.id) {
             return Ok(refused(Refused::UnknownMethod, &posted.calls));
         }
@@ -74,7 +76,7 @@ impl Callers {
                 Err(untold) => Err(untold),
             };
         };
-        let seat = server.call(body, asked.nature == Nature::ListsTools).await?;
+        let seat = server.call(body, posted.nature == Nature::ListsTools).await?;
         let answer = answered(seat, form, modern::is_complete(body)).await?;
         if is_probe && answer.status() == StatusCode::NOT_FOUND {
             self.has_sessions_only
