@@ -1,10 +1,12 @@
 //! Bodies that may be long, and the answer to a request on its way to the client.
 
+use crate::headers::Headers;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    Response,
+    Response, StatusCode, Version,
     body::{Body, Frame, SizeHint},
+    http::{Extensions, response::Parts},
 };
 use std::{
     convert::Infallible,
@@ -46,7 +48,96 @@ impl fmt::Display for Broke {
 impl std::error::Error for Broke {}
 
 pub(crate) type BodyStream = UnsyncBoxBody<Bytes, Broke>;
-pub(crate) type Answer = Response<BodyStream>;
+
+/// An answer, of which the body is still to come. As hyper's own it would hold a map for its headers.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    head: Head,
+    body: BodyStream,
+}
+
+/// What is known of an answer before its body.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) version: Version,
+    pub(crate) headers: Headers,
+    /// Marks, which hardly any answer has: [`TookOver`], `front::standing::Stands`, and hyper's.
+    pub(crate) extensions: Extensions,
+}
+
+impl Answer {
+    /// 200, without headers.
+    pub(crate) fn new(body: BodyStream) -> Self {
+        Self { head: Head::default(), body }
+    }
+
+    pub(crate) fn from_parts(head: Head, body: BodyStream) -> Self {
+        Self { head, body }
+    }
+
+    pub(crate) fn into_parts(self) -> (Head, BodyStream) {
+        (self.head, self.body)
+    }
+
+    pub(crate) fn into_body(self) -> BodyStream {
+        self.body
+    }
+
+    pub(crate) fn map(self, change: impl FnOnce(BodyStream) -> BodyStream) -> Self {
+        Self { head: self.head, body: change(self.body) }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    pub(crate) fn status_mut(&mut self) -> &mut StatusCode {
+        &mut self.head.status
+    }
+
+    pub(crate) fn headers(&self) -> &Headers {
+        &self.head.headers
+    }
+
+    pub(crate) fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.head.headers
+    }
+
+    pub(crate) fn extensions(&self) -> &Extensions {
+        &self.head.extensions
+    }
+
+    pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.head.extensions
+    }
+}
+
+/// As hyper has read it.
+impl From<Response<BodyStream>> for Answer {
+    fn from(answer: Response<BodyStream>) -> Self {
+        let (head, body) = answer.into_parts();
+        let Parts { status, version, headers, extensions, .. } = head;
+        Self { head: Head { status, version, headers: headers.into(), extensions }, body }
+    }
+}
+
+/// As hyper is to write it.
+impl From<Answer> for Response<BodyStream> {
+    fn from(answer: Answer) -> Self {
+        let Answer { head: Head { status, version, headers, extensions }, body } = answer;
+        let mut answer = Self::new(body);
+        *answer.status_mut() = status;
+        *answer.version_mut() = version;
+        *answer.headers_mut() = headers.into();
+        *answer.extensions_mut() = extensions;
+        answer
+    }
+}
+
+/// Put on an answer that its request has waited for, since the session's owner was lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TookOver;
 
 /// A body that is there already.
 pub(crate) fn whole(bytes: impl Into<Bytes>) -> BodyStream {

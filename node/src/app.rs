@@ -1,10 +1,12 @@
 //! A node's life: build, bind, run, and at last [`drain`](crate::drain). The only place that constructs and connects the parts.
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Guard, Token};
+use crate::auth::Auth;
 use crate::cluster::Cluster;
-use crate::config::{CLUSTER, Config};
+use crate::config::{CLUSTER, Config, Limits};
 use crate::drain::{Drain, Mouth};
-use crate::effects::{self, Tenancy};
+use crate::effects::{self, Ends, Tenancy};
+use crate::events::{Events, Passed};
 use crate::front::{self, Front, Listener};
 use crate::gossip::{self, Gossip, Wire};
 use crate::journey::Journey;
@@ -12,12 +14,14 @@ use crate::leaving::Leaving;
 use crate::meeting::meet_seeds;
 use crate::open_files;
 use crate::peer::{Acceptor, Bound, ControlInbox, Greeting, Lifelines, Peers, Sign, accept_lifelines};
+use crate::rotation::Rotation;
 use crate::sessions::Sessions;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics, Requests};
+use crate::tls::{Renewal, Tls};
 use anyhow::Context;
 use proto::core::view::{Member, Phase};
 use proto::id::{Incarnation, NodeRef, SealKeys, Tag};
-use proto::wire::{Note, codec};
+use proto::wire::{News, Note, codec};
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -41,6 +45,10 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const LOAD_EVERY: Duration = Duration::from_millis(500);
 /// Idle sessions are looked for this often: small beside any sensible time-out.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// The queue to each peer holds 32 messages, and gossip needs some five a second of it.
+const NEWS_EVERY: Duration = Duration::from_millis(20);
+/// Operators, scripts and dashboards that are open at once.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// Messages of gossip between the endpoint and chitchat.
 const GOSSIP_INBOX: usize = 1_024;
 
@@ -57,6 +65,8 @@ pub(crate) struct Node {
 struct Sockets {
     clients: Listener,
     operators: Listener,
+    /// Of the clients' certificate.
+    renewal: Option<Renewal>,
     bound: Arc<Bound>,
     control: ControlInbox,
     advertise: SocketAddr,
@@ -64,9 +74,13 @@ struct Sockets {
 
 impl Sockets {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let clients =
-            front::bind(config.listen).await.with_context(|| format!("listen {}", config.listen))?;
-        let operators = front::bind(config.admin).await.with_context(|| format!("admin {}", config.admin))?;
+        let (tls, renewal) = config.tls.clone().map(Tls::open).transpose().context("tls")?.unzip();
+        let clients = front::bind(config.listen, config.limits, tls).await;
+        let clients = clients.with_context(|| format!("listen {}", config.listen))?;
+        let limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits };
+        let limits = Limits { connections_per_client_max: None, ..limits };
+        let operators = front::bind(config.admin, limits, None).await;
+        let operators = operators.with_context(|| format!("admin {}", config.admin))?;
         let bound = Bound::bind(config.peer, &config.secrets, &config.name);
         let (bound, control) = bound.with_context(|| format!("peer {} (UDP and TCP)", config.peer))?;
         let peer = bound.local_addr()?;
@@ -74,7 +88,7 @@ impl Sockets {
         if advertise.port() == 0 {
             advertise.set_port(peer.port());
         }
-        Ok(Self { clients, operators, bound: Arc::new(bound), control, advertise })
+        Ok(Self { clients, operators, renewal, bound: Arc::new(bound), control, advertise })
     }
 }
 
@@ -82,18 +96,29 @@ impl Node {
     /// Binds every address, builds every part and starts it. Nothing is accepted before all is bound.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
         open_files::raise();
-        let sockets = Sockets::bind(&config).await?;
+        let mut sockets = Sockets::bind(&config).await?;
         let me = identify(&config, &sockets).await;
-        let metrics = Arc::new(Metrics::new());
+        let (outbox, waiting) = telemetry::Outbox::new(telemetry::WAITING_MAX);
+        let traces = config.otlp.as_ref().map(|_| (outbox.clone(), config.otlp_sample));
+        let metrics = Arc::new(Metrics::of_node(&me.name, sockets.bound.traffic(), traces));
+        sockets.clients.accepted = metrics.connections("clients");
+        sockets.operators.accepted = metrics.connections("operators");
+        let (events, news) = Events::new(config.name.clone(), metrics.clone());
+        let (events, ends) = (Arc::new(events), Arc::new(Ends::default()));
+        let mut tasks = JoinSet::new();
+        let guard = guard(&config, sockets.operators.addr, &events, &mut tasks)?;
+        let auth = Arc::new(Auth::new(&config.routes, config.trusted_proxies)?);
         let own_peer = me.peer.to_string();
         let seeds: Vec<_> = config.seeds.iter().filter(|seed| **seed != own_peer).cloned().collect();
         let seal = SealKeys::new(&config.secrets, CLUSTER);
         let cluster = Arc::new(Cluster::new(&me, seal));
         let peers = Peers::new(sockets.bound.clone());
-        let sessions =
-            Arc::new(Sessions::new(cluster.clone(), peers.clone(), metrics.clone(), &config.routes));
+        let (routes, new_sessions) = (&config.routes, &config.new_sessions);
+        let sessions = Sessions::new(cluster.clone(), peers.clone(), metrics.clone(), routes, new_sessions);
+        let sessions = Arc::new(sessions);
         let journey =
-            Arc::new(Journey::new(cluster.clone(), sessions.clone(), peers.clone(), metrics.clone()));
+            Journey::new(cluster.clone(), sessions.clone(), peers.clone(), metrics.clone(), events.clone());
+        let journey = Arc::new(journey);
 
         let (inbox, messages) = mpsc::channel(GOSSIP_INBOX);
         let sender = peers.clone();
@@ -102,8 +127,15 @@ impl Node {
         let gossip = Arc::new(gossip);
 
         let (leaving, carrying) = (Arc::new(Leaving::default()), CancellationToken::new());
-        let tenancy = Tenancy::new(cluster.clone(), sessions.clone(), peers.clone(), sockets.bound.clone());
-        let tenancy = Arc::new(tenancy);
+        let tenancy = Arc::new(Tenancy::new(
+            cluster.clone(),
+            sessions.clone(),
+            peers.clone(),
+            sockets.bound.clone(),
+            metrics.clone(),
+            events.clone(),
+            ends.clone(),
+        ));
         let (lifelines, signs) = Lifelines::new(sockets.bound.clone());
         let acceptor = Acceptor::new(
             sockets.bound.clone(),
@@ -117,46 +149,89 @@ impl Node {
         let lasting = TaskTracker::new();
         let front = Arc::new(Front {
             journey: journey.clone(),
+            requests: Requests::of(&metrics, &config.routes),
             routes: config.routes,
+            auth: auth.clone(),
             allowed_origins: config.allowed_origins,
             metrics: metrics.clone(),
             leaving: leaving.clone(),
             lasting: lasting.clone(),
+            replies: Arc::default(),
         });
         let (ask_to_drain, asked_to_drain) = mpsc::channel(1);
-        let admin = Arc::new(Admin { journey, metrics: metrics.clone(), ask_to_drain });
+        let admin = Arc::new(Admin::new(journey, ask_to_drain, guard));
 
         let clients = Mouth::open(|stop| {
-            let answer = move |from, request| {
+            let answer = move |from, arrival, request| {
                 let front = front.clone();
-                async move { front.answer(from, request).await }
+                async move { front.answer(from, arrival, request).await }
             };
             sockets.clients.run(answer, stop)
         });
         let operators = Mouth::open(|stop| {
-            let answer = move |_, request| {
+            let answer = move |_, _, request| {
                 let admin = admin.clone();
                 async move { admin.answer(request).await }
             };
             sockets.operators.run(answer, stop)
         });
 
-        let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             acceptor.run().await;
             anyhow::bail!("the peer endpoint is closed")
+        });
+        let rotation = Rotation {
+            file: config.secret_file,
+            known: config.secrets,
+            cluster: cluster.clone(),
+            bound: sockets.bound.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(async move {
+            rotation.run().await;
+            anyhow::bail!("nobody looks after the cluster's secrets")
+        });
+        tasks.spawn({
+            let peers = peers.clone();
+            async move {
+                peers.keep_renewed().await;
+                anyhow::bail!("the peer endpoint is closed")
+            }
         });
         tasks.spawn(async move { Ok(accept_lifelines(sockets.bound).await?) });
         tasks.spawn(hold_lifelines(lifelines, tenancy.clone()));
         tasks.spawn(keep_tenure(tenancy.clone(), signs, sockets.control));
         tasks.spawn(sessions.clone().send_copies(peers.clone()));
-        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics.clone()));
+        let told = (events.clone(), ends);
+        tasks.spawn(follow_gossip(gossip.clone(), cluster.clone(), peers.clone(), metrics.clone(), told));
+        tasks.spawn(pass_on(news, cluster.clone(), peers.clone()));
         tasks.spawn(tell_gossip(gossip.clone(), cluster.clone()));
         tasks.spawn(meet_seeds(cluster.clone(), peers, seeds.clone()));
         tasks.spawn(join(cluster, seeds));
+        tasks.spawn(auth.keep());
         tasks.spawn(keep_house(sessions));
-        let drain =
-            Drain { tenancy, gossip, metrics, leaving, clients, operators, lasting, requests, carrying };
+        if let Some(renewal) = sockets.renewal {
+            tasks.spawn(renewal.run());
+        }
+        if let Some(collector) = config.otlp {
+            let name = me.name.to_string();
+            tasks.spawn(async move {
+                telemetry::export(collector, name, outbox, waiting).await;
+                Ok(())
+            });
+        }
+        let drain = Drain {
+            tenancy,
+            gossip,
+            metrics,
+            events,
+            leaving,
+            clients,
+            operators,
+            lasting,
+            requests,
+            carrying,
+        };
         Ok(Self { me, asked_to_drain, drain, tasks })
     }
 
@@ -190,11 +265,32 @@ impl Node {
             }
             tokio::time::sleep(DRAIN_TIME.mul_f64(0.9)).await; // the rest is for the last steps
         };
-        tracing::info!(name = %self.me.name, time = ?asked.unwrap_or(DRAIN_TIME), "draining");
         self.drain.run(asked.unwrap_or(DRAIN_TIME), hurry).await;
-        tracing::info!(name = %self.me.name, "left");
         Ok(())
     }
+}
+
+/// Who may ask the admin endpoint.
+fn guard(
+    config: &Config,
+    admin: SocketAddr,
+    events: &Arc<Events>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Guard> {
+    let is_loopback = admin.ip().is_loopback();
+    let token = match &config.admin_token_file {
+        Some(file) => {
+            let (token, watching) = Token::watch(file, events.clone())?;
+            tasks.spawn(watching);
+            Some(token)
+        }
+        None if is_loopback => None,
+        None => {
+            tracing::warn!(%admin, "anybody who reaches the admin address may use it: set admin_token_file");
+            None
+        }
+    };
+    Ok(Guard { token, is_loopback })
 }
 
 /// Who this node is: its name, and an incarnation above every one that the seeds have seen.
@@ -235,15 +331,34 @@ async fn follow_gossip(
     cluster: Arc<Cluster>,
     peers: Arc<Peers>,
     metrics: Arc<Metrics>,
+    (events, ends): (Arc<Events>, Arc<Ends>),
 ) -> anyhow::Result<()> {
     let mut census = gossip.census();
     loop {
         let members = census.borrow_and_update().clone();
-        effects::of_census(members, &cluster, &peers, &metrics)?;
+        effects::of_census(members, &cluster, &peers, &metrics, (&events, &ends))?;
         if census.changed().await.is_err() {
             anyhow::bail!("gossip has ended");
         }
     }
+}
+
+/// Passes on what other nodes can't see. Not faster than they read it: what waits for longer is lost.
+async fn pass_on(
+    mut news: mpsc::Receiver<Passed>,
+    cluster: Arc<Cluster>,
+    peers: Arc<Peers>,
+) -> anyhow::Result<()> {
+    let by = cluster.name().clone();
+    while let Some(Passed { at_ms, kind, facts }) = news.recv().await {
+        let (me, world) = (cluster.me(), cluster.world());
+        let others = world.view.members().iter();
+        for member in others.filter(|member| member.node.tag != me.tag && member.phase != Phase::Dead) {
+            peers.pass_on(member.peer, &News { by: by.clone(), at_ms, kind, facts: &facts });
+        }
+        tokio::time::sleep(NEWS_EVERY).await;
+    }
+    anyhow::bail!("nobody tells of events any more")
 }
 
 /// What this node enters goes to gossip, and its load.
@@ -281,10 +396,17 @@ async fn keep_tenure(
             _ = ticks.tick() => {
                 tenancy.cluster.see_members();
                 tenancy.carry_out(tenancy.cluster.tick());
+                tenancy.see_lease();
             }
             Some(sign) = signs.recv() => match sign {
-                Sign::Alive(node) => tenancy.peers.trust(node),
-                Sign::Ended(node) => tenancy.peers.suspect(node),
+                Sign::Alive(node) => {
+                    tenancy.metrics.death_denied(node);
+                    tenancy.peers.trust(node);
+                }
+                Sign::Ended(node) => {
+                    tenancy.metrics.death_noticed(node);
+                    tenancy.peers.suspect(node);
+                }
                 Sign::Dead(node) => tenancy.proven(node),
             },
             Some((from, payload)) = control.recv() => match codec::read::<Note>(&payload) {

@@ -4,14 +4,16 @@ mod key;
 
 use crate::answer::{BodyStream, whole};
 use crate::config::{Endpoint, Route};
+use crate::headers::Headers;
 use crate::mcp::{self, LAST_EVENT_ID, Message, SESSION_ID, modern};
+use crate::opened;
 use bytes::Bytes;
-use hyper::{HeaderMap, Method, header::HeaderValue};
+use hyper::{Method, header::HeaderValue};
 pub(crate) use key::client;
 use key::{key, query};
 use proto::core::ring::Position;
 use proto::id::{NodeRef, Principal, SealKeys, SessionId, UpstreamTag, Wrapped};
-use proto::wire::{self, GoneWhy, Nature};
+use proto::wire::{self, Caller, GoneWhy, Nature};
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -25,20 +27,21 @@ pub(crate) struct Ask {
     /// The same for every copy of this request that is sent to other nodes, and for no other.
     pub(crate) uid: u64,
     pub(crate) sent: Sent,
-    /// Whose session is opened, for the limits of its route.
-    pub(crate) client: Option<Principal>,
+    pub(crate) caller: Caller,
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) body: Payload,
 }
 
 impl Ask {
-    /// Who asks, where that ties the request to a node.
-    pub(crate) fn caller(&self) -> Option<Principal> {
+    /// Who comes with its key, where that ties the request to a node.
+    pub(crate) fn comes_as(&self) -> Option<Principal> {
         match &self.errand {
-            Errand::Key(_) | Errand::Pinned(_) => key::caller(&self.route, &self.target, &self.headers),
+            Errand::Key(_) | Errand::Pinned(_) => {
+                key::who(&self.route, &self.target, &self.headers, self.caller)
+            }
             Errand::Open | Errand::Session(_) | Errand::Anyone => None,
         }
     }
@@ -197,14 +200,14 @@ pub(crate) enum NoErrand {
 pub(crate) fn mcp_errand(
     route: &Route,
     target: &str,
-    headers: &HeaderMap,
+    headers: &Headers,
     body: &[u8],
     message: Option<&Message>,
-    seal: &SealKeys,
+    (seal, caller): (&Arc<SealKeys>, Caller),
 ) -> Result<Errand, NoErrand> {
     if mcp::is_modern(headers) {
-        let pinned = pinned_errand(route, target, headers, body, seal);
-        return Ok(pinned.unwrap_or_else(|| keyed_errand(route, target, headers)));
+        let pinned = pinned_errand(route, target, headers, body, (seal, caller));
+        return Ok(pinned.unwrap_or_else(|| keyed_errand(route, target, headers, caller)));
     }
     match message.map(|message| message.method) {
         Some(mcp::Method::Initialize) => return Ok(Errand::Open),
@@ -213,24 +216,25 @@ pub(crate) fn mcp_errand(
     }
     match headers.get(SESSION_ID) {
         Some(_) => {
-            session(route, headers, seal).map(|id| Errand::Session(Box::new(id))).map_err(NoErrand::Gone)
+            let id = session(route, headers, seal, caller).map_err(NoErrand::Gone)?;
+            Ok(Errand::Session(Box::new(id)))
         }
         None => Err(NoErrand::NoSession),
     }
 }
 
 /// What a modern request asks for that names a task or a state; `None` where none of its names was
-/// given out by this cluster. Such a name passes on as it is: it is the upstream's to say that it
+/// given out by this cluster, to this caller. Such a name passes on as it is: it is the upstream's to say that it
 /// does not know it, and to another Ringway behind this one it may mean something.
 pub(crate) fn pinned_errand(
     route: &Route,
     target: &str,
-    headers: &HeaderMap,
+    headers: &Headers,
     body: &[u8],
-    seal: &SealKeys,
+    (seal, caller): (&SealKeys, Caller),
 ) -> Option<Errand> {
     let opened = modern::Request::read(body).spots.into_iter().filter_map(|spot| {
-        let wrapped = seal.open_wrapped(spot.kind, route.id, &spot.text)?;
+        let wrapped = seal.open_wrapped(spot.kind, route.id, caller.principal(), &spot.text)?;
         Some((spot, wrapped))
     });
     let mut names: Vec<_> = opened.collect();
@@ -238,11 +242,12 @@ pub(crate) fn pinned_errand(
     let (_, Wrapped { home, upstream, .. }) = names.first()?;
     let (home, upstream) = (*home, *upstream);
     names.retain(|(_, wrapped)| wrapped.upstream == upstream);
-    Some(Errand::Pinned(Box::new(Pin { home, upstream, key: key(route, target, headers), names })))
+    let key = key(route, target, headers, caller);
+    Some(Errand::Pinned(Box::new(Pin { home, upstream, key, names })))
 }
 
 /// What the GET of a client that speaks HTTP+SSE asks for: its stream is a session of its own.
-pub(crate) fn http_sse_errand(headers: &mut HeaderMap) -> Errand {
+pub(crate) fn http_sse_errand(headers: &mut Headers) -> Errand {
     // An `EventSource` that has lost its stream asks for the rest of it, but its session is gone by then.
     headers.remove(LAST_EVENT_ID);
     headers.remove(SESSION_ID);
@@ -254,29 +259,45 @@ pub(crate) fn http_sse_errand(headers: &mut HeaderMap) -> Errand {
 pub(crate) fn messages_errand(
     route: &Route,
     target: &str,
-    headers: &mut HeaderMap,
-    seal: &SealKeys,
+    headers: &mut Headers,
+    (seal, caller): (&Arc<SealKeys>, Caller),
 ) -> Result<Errand, NoErrand> {
     headers.remove(SESSION_ID);
     let named = query(target, "sessionId").ok_or(NoErrand::NoSession)?;
     let named = HeaderValue::from_maybe_shared(Bytes::from(named));
     headers.insert(SESSION_ID, named.map_err(|_| NoErrand::Gone(GoneWhy::Forged))?);
-    let id = session(route, headers, seal).map_err(NoErrand::Gone)?;
+    let id = session(route, headers, seal, caller).map_err(NoErrand::Gone)?;
     // Such a session is born before its upstream is known; another one has other clients.
     let is_one = id.birth.upstream.is_none();
     if is_one { Ok(Errand::Session(Box::new(id))) } else { Err(NoErrand::Gone(GoneWhy::OtherRoute)) }
 }
 
-/// The session that a request names.
-pub(crate) fn session(route: &Route, headers: &HeaderMap, seal: &SealKeys) -> Result<SessionId, GoneWhy> {
+/// The session that a request names, if it is its caller's: looked at wherever a request comes in, from a
+/// client or from another node.
+pub(crate) fn session(
+    route: &Route,
+    headers: &Headers,
+    seal: &Arc<SealKeys>,
+    caller: Caller,
+) -> Result<SessionId, GoneWhy> {
     let text = headers.get(SESSION_ID).and_then(|value| value.to_str().ok()).ok_or(GoneWhy::Forged)?;
-    let id = seal.open(text).map_err(|_| GoneWhy::Forged)?;
-    if id.birth.route == route.id { Ok(id) } else { Err(GoneWhy::OtherRoute) }
+    let id = opened::open(seal, text).map_err(|_| GoneWhy::Forged)?;
+    if id.birth.route != route.id {
+        return Err(GoneWhy::OtherRoute);
+    }
+    // What was opened before its route asked who calls is nobody's.
+    let is_told = route.auth.is_none() || matches!(caller, Caller::Known(_));
+    let owner = id.birth.principal;
+    if is_told && owner == caller.principal() {
+        return Ok(id);
+    }
+    tracing::info!(route = route.path, caller = %caller.principal(), %owner, "another caller's session");
+    Err(GoneWhy::Foreign)
 }
 
 /// What a request without a session or any other state asks for.
-pub(crate) fn keyed_errand(route: &Route, target: &str, headers: &HeaderMap) -> Errand {
-    key(route, target, headers).map_or(Errand::Anyone, Errand::Key)
+pub(crate) fn keyed_errand(route: &Route, target: &str, headers: &Headers, caller: Caller) -> Errand {
+    key(route, target, headers, caller).map_or(Errand::Anyone, Errand::Key)
 }
 
 #[cfg(test)]
@@ -303,20 +324,21 @@ pub(crate) mod tests {
             sessions_per_client_max: 1,
             body_len_max: BODY_LEN_MAX_DEFAULT,
             trust_annotations: true,
+            auth: None,
         }
     }
 
-    pub(super) fn headers<const N: usize>(listed: [(&'static str, &'static str); N]) -> HeaderMap {
+    pub(super) fn headers<const N: usize>(listed: [(&'static str, &'static str); N]) -> Headers {
         let header = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         listed.map(header).into_iter().collect()
     }
 
     const MODERN: (&str, &str) = ("mcp-protocol-version", "2026-07-28");
 
-    fn errand(route: &Route, headers: &HeaderMap, body: &str) -> String {
-        let seal = SealKeys::new(&[DEVELOPMENT_SECRET], "ringway");
+    fn errand(route: &Route, headers: &Headers, body: &str) -> String {
+        let seal = Arc::new(SealKeys::new(&[DEVELOPMENT_SECRET], "ringway"));
         let message = mcp::peek(body.as_bytes(), false).expect("a message");
-        match mcp_errand(route, "/x", headers, body.as_bytes(), Some(&message), &seal) {
+        match mcp_errand(route, "/x", headers, body.as_bytes(), Some(&message), (&seal, Caller::Anyone)) {
             Ok(Errand::Pinned(pin)) => format!("{} {:?}", pin.names[0].1.value, pin.upstream_of(route)),
             Ok(Errand::Key(_)) => "key".into(),
             Ok(errand) => format!("{errand:?}"),
@@ -346,7 +368,7 @@ pub(crate) mod tests {
         let home = NodeRef { tag: Tag(1), inc: Incarnation(1) };
         let wrap = |kind, at: usize, value: &str| {
             let upstream = route.upstreams[at].tag();
-            seal.wrap(kind, route.id, &Wrapped { home, upstream, value: value.into() })
+            seal.wrap(kind, route.id, Principal::ANYONE, &Wrapped { home, upstream, value: value.into() })
         };
         let (task, state) = (wrap(WrapKind::Task, 1, "t"), wrap(WrapKind::State, 0, "s"));
         let get = |id: &str| {
@@ -370,11 +392,11 @@ pub(crate) mod tests {
         let home = NodeRef { tag: Tag(1), inc: Incarnation(1) };
         let ids = [(1, "a"), (0, "b"), (1, "c")].map(|(at, value)| {
             let wrapped = Wrapped { home, upstream: route.upstreams[at].tag(), value: value.into() };
-            seal.wrap(WrapKind::Task, route.id, &wrapped)
+            seal.wrap(WrapKind::Task, route.id, Principal::ANYONE, &wrapped)
         });
         let body = serde_json::json!({"method": "subscriptions/listen", "params": {"notifications": {"taskIds": ids}}});
         let body = body.to_string();
-        let errand = pinned_errand(&route, "/x", &HeaderMap::new(), body.as_bytes(), &seal);
+        let errand = pinned_errand(&route, "/x", &Headers::new(), body.as_bytes(), (&seal, Caller::Anyone));
         let Some(Errand::Pinned(pin)) = errand else { panic!("{errand:?}") };
         let names: Vec<_> = pin.names.iter().map(|(_, wrapped)| wrapped.value.as_str()).collect();
         assert_eq!((names, pin.upstream_of(&route)), (vec!["a", "c"], Some(1)));

@@ -18,7 +18,7 @@ use proto::wire::Note;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -38,7 +38,8 @@ pub(crate) struct Cluster {
     tag: Tag,
     /// It changes when this node is reborn.
     inc: AtomicU64,
-    seal: SealKeys,
+    /// Replaced when the cluster's secrets change.
+    seal: RwLock<Arc<SealKeys>>,
     dice: SystemRandom,
     /// Which nodes may own sessions, by what this node has been told.
     tenure: Mutex<Tenure>,
@@ -95,7 +96,7 @@ impl Cluster {
             name: me.name.clone(),
             tag: me.node.tag,
             inc: AtomicU64::new(me.node.inc.0),
-            seal,
+            seal: RwLock::new(Arc::new(seal)),
             dice: SystemRandom::new(),
             tenure: Mutex::new(Tenure::new(me.node, clock::now(), Rules::ALL)),
             serves_until: AtomicU64::new(0),
@@ -131,8 +132,19 @@ impl Cluster {
         clock::now() < self.serves_until.load(Ordering::Acquire)
     }
 
-    pub(crate) fn seal(&self) -> &SealKeys {
-        &self.seal
+    /// The keys of now: a lock that readers share and a count, some ten ns where to open an id takes 300.
+    pub(crate) fn seal(&self) -> Arc<SealKeys> {
+        self.seal.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on ids are sealed and opened by these.
+    pub(crate) fn take_seal(&self, seal: SealKeys) {
+        *self.seal.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(seal);
+    }
+
+    /// Now, and until when this node may serve; 0 where it never might. By [`clock::now`].
+    pub(crate) fn lease(&self) -> (u64, u64) {
+        (clock::now(), self.serves_until.load(Ordering::Acquire))
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -165,6 +177,15 @@ impl Cluster {
 
     pub(crate) fn world(&self) -> Arc<World> {
         self.world.borrow().clone()
+    }
+
+    /// A node's name, or its tag where the name is forgotten.
+    pub(crate) fn name_of(&self, node: NodeRef) -> String {
+        let world = self.world();
+        world
+            .view
+            .by_tag(node.tag)
+            .map_or_else(|| format!("{:08x}", node.tag.0), |member| member.name.to_string())
     }
 
     /// Resolves when the world changes after this call.

@@ -6,16 +6,21 @@
 //! that is done, or has to be, the node's own end is agreed on.
 
 use crate::effects::Tenancy;
+use crate::events::{Event, Events};
 use crate::gossip::Gossip;
 use crate::leaving::{Leaving, Schedule};
 use crate::sessions::Left;
 use crate::telemetry::Metrics;
 use proto::core::view::Phase;
 use proto::id::NodeRef;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+const TELL_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Calls of sessions that are never idle wait for so long, and are served again for as long: requests
 /// are answered in less, mostly, and entry nodes wait 10 s.
@@ -26,6 +31,7 @@ pub(crate) struct Drain {
     pub(crate) tenancy: Arc<Tenancy>,
     pub(crate) gossip: Arc<Gossip>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
     pub(crate) leaving: Arc<Leaving>,
     pub(crate) clients: Mouth,
     pub(crate) operators: Mouth,
@@ -64,7 +70,10 @@ impl Mouth {
 impl Drain {
     /// Takes at most `time`, and less when `hurry` resolves.
     pub(crate) async fn run(mut self, time: Duration, hurry: impl Future<Output = ()>) {
-        let schedule = Schedule::new(Instant::now(), time);
+        let began = Instant::now();
+        let schedule = Schedule::new(began, time);
+        let sessions = self.tenancy.cluster.sessions().load(Ordering::Relaxed);
+        self.events.tell(Event::DrainBegan { deadline: time, sessions });
         let tenancy = self.tenancy.clone();
         let Tenancy { cluster, peers, .. } = &*tenancy;
         let open = u32::try_from(self.metrics.streams.get()).unwrap_or(0);
@@ -76,11 +85,12 @@ impl Drain {
         }
 
         let left = watch::Sender::new(None);
-        let told = left.subscribe();
+        let (told, events) = (left.subscribe(), self.events.clone());
         tokio::select! {
             () = give_away(&tenancy, &schedule, &left, is_alone) => {}
             () = self.finish(&schedule, told, is_alone) => {}
-            () = tokio::time::sleep_until(schedule.cut) => tracing::info!(left = ?*left.borrow(), "cut off"),
+            () = tell_progress(&events, left.subscribe()) => {}
+            () = tokio::time::sleep_until(schedule.cut) => {}
             () = hurry => {}
         }
         self.leaving.cut_off();
@@ -95,6 +105,8 @@ impl Drain {
             // What was sent to it before that was known is told to go elsewhere, while there is somebody to say it.
             tokio::time::sleep(schedule.step / 2).await;
         }
+        let lost = left.borrow().map_or(0, |left| left.all);
+        self.events.tell(Event::DrainEnded { took: began.elapsed(), lost });
         cluster.enter(Phase::Dead); // what is told regularly from now on
         self.gossip.announce_phase(Phase::Dead).await;
         if !is_alone {
@@ -167,6 +179,24 @@ async fn give_away(
         let nobody = !fit || (!settled && now >= schedule.parks);
         told.send_replace(Some(if nobody { Left { all: left.busy, ..left } } else { left }));
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Tells how far the drain is, for as long as it is polled: once a second at most.
+async fn tell_progress(events: &Events, mut left: watch::Receiver<Option<Left>>) {
+    let mut told = None;
+    loop {
+        let now = *left.borrow_and_update();
+        if now != told
+            && let Some(Left { busy, all }) = now
+        {
+            events.tell(Event::DrainProgress { sessions: all, busy });
+            told = now;
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+        if left.changed().await.is_err() {
+            return std::future::pending().await; // the drain goes on without
+        }
     }
 }
 

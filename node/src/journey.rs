@@ -1,12 +1,14 @@
 //! The journey of a request, on the entry node and, by the same function, on the node that it is
 //! forwarded to: classify, route, match.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, TookOver};
 use crate::ask::{Ask, Errand};
 use crate::cluster::{Cluster, World};
+use crate::events::Events;
+use crate::headers::{HOPS, NODE};
 use crate::peer::{Delivered, Outgoing, Peers};
 use crate::sessions::Sessions;
-use crate::telemetry::{ForwardLabels, Metrics};
+use crate::telemetry::{Forwarded, Kind, Metrics, TRACEPARENT};
 use hyper::header::{HeaderName, HeaderValue};
 use proto::core::custody::Holding;
 use proto::core::route::{Ask as Question, Hop, Route};
@@ -40,9 +42,8 @@ impl NoAnswer {
     }
 }
 
-/// Which node answered, and over how many hops: on every answer that a client gets.
-pub(crate) const NODE: HeaderName = HeaderName::from_static("ringway-node");
-pub(crate) const HOPS: HeaderName = HeaderName::from_static("ringway-hops");
+/// Said between nodes, and taken off before a client sees it: [`TookOver`].
+const TOOK_OVER: HeaderName = HeaderName::from_static("ringway-took-over");
 
 /// Everything a journey may need.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ pub(crate) struct Journey {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) peers: Arc<Peers>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
 }
 
 impl Journey {
@@ -60,9 +62,10 @@ impl Journey {
         sessions: Arc<Sessions>,
         peers: Arc<Peers>,
         metrics: Arc<Metrics>,
+        events: Arc<Events>,
     ) -> Self {
         let name = HeaderValue::from_str(cluster.name().as_str()).expect("a node's name is plain ASCII");
-        Self { name, cluster, sessions, peers, metrics }
+        Self { name, cluster, sessions, peers, metrics, events }
     }
 
     /// Finds who answers and gets the answer, as far as its head. To be called again with the same ask
@@ -71,19 +74,25 @@ impl Journey {
         let deadline = Instant::now() + ROUTING_TIME;
         let mut round = Round::default();
         let mut pauses = Pauses::default();
-        let mut refused = None;
+        let (mut refused, mut waited) = (None, false);
         loop {
             let (node, answered) = match self.decide(ask, hop, &round) {
-                Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await)),
-                Route::Open => (self.cluster.me(), self.stamped(self.sessions.welcome(ask).await)),
-                Route::Revive => match self.revive(ask).await {
-                    Ok(()) => continue,
+                Route::Here => (self.cluster.me(), self.stamped(self.serve(ask).await, hop, waited)),
+                Route::Open => {
+                    let welcomed = Box::pin(self.sessions.welcome(ask)).await;
+                    (self.cluster.me(), self.stamped(welcomed, hop, false))
+                }
+                Route::Revive => match Box::pin(self.revive(ask)).await {
+                    Ok(()) => {
+                        waited = true;
+                        continue;
+                    }
                     Err(refusal) => return Err(NoAnswer::Refused(refusal)),
                 },
                 Route::There(node) if round.forwards < FORWARDS_MAX => {
                     round.forwards += 1;
-                    match self.forward(node, ask, deadline).await {
-                        Delivered::Answer { answer, .. } => return Ok(answer),
+                    match Box::pin(self.forward(node, ask, deadline)).await {
+                        Delivered::Answer { answer, .. } => return Ok(hopped(answer, waited)),
                         Delivered::Refused(refusal) if refusal.is_loss() && round.may_repeat(ask) => {
                             // Its owner is asked again, or says what became of it by being over.
                             refused = Some(refusal);
@@ -111,6 +120,7 @@ impl Journey {
                 Route::Wait(owner) => {
                     if let Some(owner) = owner {
                         self.cluster.want(owner);
+                        waited |= matches!(ask.errand, Errand::Session(_));
                     }
                     pauses.pause(&self.cluster, deadline).await;
                     round = Round::default();
@@ -182,10 +192,19 @@ impl Journey {
         let (Some(member), Some(errand)) = (world.view.get(node), ask.errand.on_the_wire()) else {
             return Delivered::Unsent; // it left between the decision and now
         };
+        // The end of its lifeline may be among what the system has for this node and nobody has looked at yet: what has
+        // just died is not to be sent anything that would be lost. So that is looked at first.
+        tokio::task::yield_now().await;
         if self.cluster.is_quiet(node) {
             return Delivered::Unsent;
         }
         let (copies, may_have_run) = ask.sent.before(node);
+        let mut span = self.metrics.traces.child(ask.headers.get_all(TRACEPARENT), Kind::Client, "forward");
+        let traced = span.as_ref().map(|span| {
+            let mut headers = ask.headers.clone();
+            span.put_into(&mut headers);
+            headers
+        });
         let outgoing = Outgoing {
             to: node,
             at: member.peer,
@@ -196,29 +215,38 @@ impl Journey {
             uid: ask.uid,
             copies,
             may_have_run,
-            client: ask.client,
+            caller: ask.caller,
             method: &ask.method,
             target: &ask.target,
-            headers: &ask.headers,
+            headers: traced.as_ref().unwrap_or(&ask.headers),
             body: &ask.body,
         };
+        let began = Instant::now();
         let delivered = self.patiently(node, self.peers.forward(&outgoing, deadline)).await;
         match delivered {
             Delivered::Unsent | Delivered::NotHere(_) => {}
             Delivered::Answer { .. } | Delivered::Refused(_) => ask.sent.note(node),
         }
         let outcome = match &delivered {
-            Delivered::Answer { .. } => "answered",
-            Delivered::Refused(_) => "refused",
-            Delivered::NotHere(_) => "not_here",
-            Delivered::Unsent => "unsent",
+            Delivered::Answer { .. } => Forwarded::Answered,
+            Delivered::Refused(_) => Forwarded::Refused,
+            Delivered::NotHere(_) => Forwarded::NotHere,
+            Delivered::Unsent => Forwarded::Unsent,
         };
-        let labels = ForwardLabels { peer: member.name.to_string(), outcome };
-        self.metrics.forwards.get_or_create(&labels).inc();
+        self.metrics.peer(member).count(outcome, began.elapsed().as_secs_f64());
+        if let Some(span) = &mut span {
+            span.note("ringway.peer", member.name.to_string());
+            match &delivered {
+                Delivered::Answer { answer, .. } => span.note_status(answer.status()),
+                Delivered::Refused(_) | Delivered::NotHere(_) | Delivered::Unsent => {
+                    span.fail(outcome.word())
+                }
+            }
+        }
         match delivered {
             Delivered::Answer { answer, sessions } => {
                 self.cluster.observe_load(node, sessions);
-                Delivered::Answer { answer: hopped(answer), sessions }
+                Delivered::Answer { answer, sessions }
             }
             Delivered::NotHere(answer) => {
                 tracing::debug!(peer = %member.name, why = ?answer.why, hint = ?answer.hint, "not there");
@@ -240,9 +268,16 @@ impl Journey {
         }
     }
 
-    /// Puts this node's name on an answer of its own.
-    fn stamped(&self, answer: Result<Answer, Refusal>) -> Result<Answer, Refusal> {
+    /// Puts this node's name on an answer of its own; `waited` where its request did, for a new owner.
+    fn stamped(&self, answer: Result<Answer, Refusal>, hop: Hop, waited: bool) -> Result<Answer, Refusal> {
         let mut answer = answer?;
+        answer.headers_mut().remove(TOOK_OVER); // an upstream knows nothing of that
+        if waited {
+            answer.extensions_mut().insert(TookOver);
+        }
+        if matches!(hop, Hop::Forwarded { .. }) && answer.extensions_mut().remove::<TookOver>().is_some() {
+            answer.headers_mut().insert(TOOK_OVER, HeaderValue::from_static("1"));
+        }
         answer.headers_mut().insert(NODE, self.name.clone());
         answer.headers_mut().insert(HOPS, HeaderValue::from_static("0"));
         Ok(answer)
@@ -252,7 +287,7 @@ impl Journey {
         match &ask.errand {
             Errand::Session(id) => self.sessions.serve(ask, id).await,
             Errand::Open | Errand::Key(_) | Errand::Pinned(_) | Errand::Anyone => {
-                self.sessions.pass(ask).await
+                Box::pin(self.sessions.pass(ask)).await
             }
         }
     }
@@ -313,8 +348,12 @@ impl Pauses {
     }
 }
 
-/// The answer came from another node, which has put its own name on it.
-fn hopped(mut answer: Answer) -> Answer {
+/// The answer came from another node, which has put its own name on it; `waited` where its request did
+/// before it was sent there.
+fn hopped(mut answer: Answer, waited: bool) -> Answer {
+    if answer.headers_mut().remove(TOOK_OVER).is_some() || waited {
+        answer.extensions_mut().insert(TookOver);
+    }
     answer.headers_mut().insert(HOPS, HeaderValue::from_static("1"));
     answer
 }

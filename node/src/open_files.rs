@@ -15,6 +15,11 @@ pub(crate) fn raise() {
     }
 }
 
+/// As many as the system gives, raised already or not.
+pub(crate) fn most() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard)
+}
+
 /// The limit before it was raised; none if it was not.
 pub(crate) fn at_start() -> Option<u64> {
     AT_START.get().copied()

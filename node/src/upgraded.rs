@@ -4,12 +4,12 @@
 //! Each direction ends by itself, as those of a TCP connection do; a connection that breaks ends both.
 
 use crate::answer::{BodyStream, Broke};
+use crate::headers::Headers;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap,
     body::{Body, Frame},
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use std::{
     convert::Infallible,
@@ -29,12 +29,12 @@ const CHUNK_LEN_MAX: usize = 16 * 1024;
 
 /// Whether a request that was read, or comes from another node, wants another protocol than HTTP. No
 /// other message has that header: it is taken off whatever comes in.
-pub(crate) fn is_wished(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
+pub(crate) fn is_wished<'a>(mut headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> bool {
+    headers.any(|(name, _)| *name == header::UPGRADE)
 }
 
 /// Puts the wish for a protocol, or the consent to it, on a message that goes out.
-pub(crate) fn put(headers: &mut HeaderMap, protocol: HeaderValue) {
+pub(crate) fn put(headers: &mut Headers, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
 }

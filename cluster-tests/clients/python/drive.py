@@ -88,6 +88,9 @@ class NextUrl(httpx.AsyncBaseTransport):
         self.turn += 1
         request.headers["host"] = request.url.netloc.decode()
         request.headers.pop("cookie", None)
+        if self.session.args.token_file:
+            with open(self.session.args.token_file) as file:
+                request.headers["authorization"] = f"Bearer {file.read().strip()}"
         response = await self.inner.handle_async_request(request)
         response.headers.pop("set-cookie", None)
         tally(report.nodes, response.headers.get("ringway-node"))
@@ -306,6 +309,7 @@ def arguments():
                         help="sse: HTTP+SSE (2024-11-05), whose streams are at the URLs")
     parser.add_argument("--label", default="run")
     parser.add_argument("--pace-ms", type=int, default=0, help="pause between the calls of a session")
+    parser.add_argument("--token-file", help="what each request shows for a token, read for each anew")
     parser.add_argument("--brief", action="store_true", help="calls only")
     parser.add_argument("--until-eof", action="store_true",
                         help="call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions")

@@ -3,6 +3,7 @@
 // line. Anything that a user of the SDK would notice is an error: a refused request, a wrong answer, a
 // notification that never came.
 
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
@@ -14,11 +15,12 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 
 const USAGE = `drive.mjs --url URL[,URL...] [--sessions 1] [--calls 10] [--concurrency 1] [--tool count|echo]
-  [--transport streamable|sse] [--label NAME] [--pace-ms 0] [--brief] [--until-eof]
+  [--transport streamable|sse] [--label NAME] [--pace-ms 0] [--brief] [--until-eof] [--token-file FILE]
   --tool count  a counter per session: each call must give exactly the next integer
   --tool echo   server-everything: echo and get-sum, and once per session everything else unless --brief
   --transport   sse: HTTP+SSE (2024-11-05), whose streams are at the URLs
   --pace-ms     pause between the calls of a session
+  --token-file  what each request shows for a token, read for each anew
   --until-eof   call on until stdin ends, whatever --calls says; --concurrency has to equal --sessions`;
 
 // Longer than the 10 s that a gateway may hold a request while ownership settles.
@@ -62,6 +64,7 @@ function readArguments() {
         transport: { type: 'string', default: 'streamable' },
         label: { type: 'string', default: 'run' },
         'pace-ms': { type: 'string', default: '0' },
+        'token-file': { type: 'string' },
         brief: { type: 'boolean', default: false },
         'until-eof': { type: 'boolean', default: false },
       },
@@ -78,6 +81,7 @@ function readArguments() {
       tool: values.tool,
       isOld: values.transport === 'sse',
       label: values.label,
+      tokenFile: values['token-file'],
       brief: values.brief,
       untilEof: values['until-eof'],
     };
@@ -158,6 +162,11 @@ class Session {
     let target = args.urls[this.nextUrl++ % args.urls.length];
     // An old client's messages go to another path than its stream comes from.
     if (args.isOld) target = new URL(new URL(url).pathname + new URL(url).search, target);
+    if (args.tokenFile) {
+      const headers = new Headers(init?.headers);
+      headers.set('authorization', `Bearer ${readFileSync(args.tokenFile, 'utf8').trim()}`);
+      init = { ...init, headers };
+    }
     const response = await fetch(target, init);
     const method = init?.method ?? 'GET';
     tally(report.nodes, response.headers.get('ringway-node'));

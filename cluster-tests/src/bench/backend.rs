@@ -1,12 +1,13 @@
 //! The upstream of the benchmark: an MCP server that does as little as one can. A process of its own.
 //!
-//! A POST without a session id opens a session, any other is answered at once with the same 190 bytes. A GET is a
-//! stream that says one thing and then nothing, or the time again and again where it is asked to. It keeps no
+//! A POST without a session id opens a session, any other is answered at once with the same 190 bytes, or
+//! with as many as it asks for. A GET is a stream that says one thing and then nothing, or the time again and again where it is asked to. It keeps no
 //! sessions: what is measured is in front of it.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -24,6 +25,12 @@ use super::accept;
 pub(super) const ANSWER_LEN: usize = 190;
 pub(super) const READY: &str = "bench-backend ready ";
 
+/// Asks for an answer of so many bytes.
+pub(super) const ANSWER_LEN_ASKED: &str = "x-bench-answer-len";
+
+/// No load asks for more; a mistake must not fill the memory.
+const ANSWER_LEN_MAX: usize = 64 << 20;
+
 /// Asks a stream for the time, every so many milliseconds.
 pub(super) const TICK_MS: &str = "x-bench-tick-ms";
 
@@ -34,40 +41,54 @@ const OPENED: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"202
 pub async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the backend")?;
     println!("{READY}http://{}/mcp", listener.local_addr()?);
-    let (opened, called) = (Arc::new(AtomicU64::new(0)), Bytes::from(called()));
-    accept::forever(listener, move |request| answer(request, opened.clone(), called.clone())).await
+    let said = Arc::new(Answers::default());
+    accept::forever(listener, move |request| answer(request, said.clone())).await
+}
+
+/// What POSTs are answered with, made once for each length.
+#[derive(Debug, Default)]
+struct Answers {
+    opened: AtomicU64,
+    called: Mutex<BTreeMap<usize, Bytes>>,
+}
+
+impl Answers {
+    fn called(&self, len: usize) -> Bytes {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.entry(len).or_insert_with(|| Bytes::from(answer_of(len))).clone()
+    }
 }
 
 type Said = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
-async fn answer(
-    request: Request<Incoming>,
-    opened: Arc<AtomicU64>,
-    called: Bytes,
-) -> Response<Either<Full<Bytes>, Said>> {
+async fn answer(request: Request<Incoming>, said: Arc<Answers>) -> Response<Either<Full<Bytes>, Said>> {
     if request.method() == Method::GET {
-        let tick = request.headers().get(TICK_MS).and_then(|value| value.to_str().ok()?.parse().ok());
-        return stream(tick.map(Duration::from_millis)).map(Either::Right);
+        return stream(number(&request, TICK_MS).map(Duration::from_millis)).map(Either::Right);
     }
-    answer_post(request, opened, called).await.map(Either::Left)
+    answer_post(request, &said).await.map(Either::Left)
 }
 
-async fn answer_post(
-    request: Request<Incoming>,
-    opened: Arc<AtomicU64>,
-    called: Bytes,
-) -> Response<Full<Bytes>> {
+async fn answer_post(request: Request<Incoming>, said: &Answers) -> Response<Full<Bytes>> {
     let has_session = request.headers().contains_key(SESSION_ID);
-    // Read to its end, or the connection could not be used again.
-    let _ = request.into_body().collect().await;
-    let mut response = Response::new(Full::new(called));
+    let asked = number(&request, ANSWER_LEN_ASKED).and_then(|len| usize::try_from(len).ok());
+    // Read to its end, or the connection could not be used again; piece by piece, since nothing of it is kept.
+    let mut body = request.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+    let mut response = Response::new(Full::new(if has_session {
+        said.called(asked.unwrap_or(ANSWER_LEN).min(ANSWER_LEN_MAX))
+    } else {
+        Bytes::from_static(OPENED.as_bytes())
+    }));
     if !has_session {
-        *response.body_mut() = Full::new(Bytes::from_static(OPENED.as_bytes()));
-        let id = session_id(opened.fetch_add(1, Ordering::Relaxed));
+        let id = session_id(said.opened.fetch_add(1, Ordering::Relaxed));
         response.headers_mut().insert(SESSION_ID, HeaderValue::from_str(&id).expect("hexadecimal digits"));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn number(request: &Request<Incoming>, header: &str) -> Option<u64> {
+    request.headers().get(header).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 fn stream(tick: Option<Duration>) -> Response<Said> {
@@ -101,11 +122,12 @@ fn session_id(number: u64) -> String {
     format!("00000000-0000-4000-8000-{number:012x}")
 }
 
-fn called() -> String {
+/// The answer to a call, of this length or of the least that one can have.
+fn answer_of(len: usize) -> String {
     let wrap = |text: &str| {
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{text}"}}]}}}}"#)
     };
-    wrap(&"x".repeat(ANSWER_LEN - wrap("").len()))
+    wrap(&"x".repeat(len.saturating_sub(wrap("").len())))
 }
 
 #[cfg(test)]
@@ -114,8 +136,9 @@ mod tests {
 
     #[test]
     fn answers_are_json_of_their_length() {
-        assert_eq!(called().len(), ANSWER_LEN);
-        for text in [called().as_str(), OPENED] {
+        let called = [ANSWER_LEN, 65_536].map(answer_of);
+        assert_eq!([called[0].len(), called[1].len()], [ANSWER_LEN, 65_536]);
+        for text in [called[0].as_str(), called[1].as_str(), OPENED] {
             let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
             assert_eq!(json["id"], 1);
         }

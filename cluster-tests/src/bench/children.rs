@@ -1,6 +1,7 @@
-//! The benchmark's own processes: this very program under its other names. Called by `requests` and `memory`.
+//! The benchmark's own processes: this very program under its other names. Called by `stage`, `peers` and the cases.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,11 +23,13 @@ pub(super) struct Child {
 
 impl Child {
     pub(super) async fn backend() -> anyhow::Result<Child> {
-        Child::start("bench-backend", &["backend"], backend::READY).await
+        Child::start("bench-backend", this_program(&[])?, &["backend"], backend::READY).await
     }
 
-    pub(super) async fn bare_proxy(upstream: &str) -> anyhow::Result<Child> {
-        Child::start("bench-bare-proxy", &["bare-proxy", "--upstream", upstream], bare_proxy::READY).await
+    /// With these words before its command.
+    pub(super) async fn bare_proxy(under: &[String], upstream: &str) -> anyhow::Result<Child> {
+        let arguments = ["bare-proxy", "--upstream", upstream];
+        Child::start("bench-bare-proxy", this_program(under)?, &arguments, bare_proxy::READY).await
     }
 
     /// Where it listens.
@@ -35,8 +38,12 @@ impl Child {
         Ok(authority.context("a URL without a host")?.parse()?)
     }
 
-    async fn start(name: &str, arguments: &[&str], ready: &str) -> anyhow::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
+    async fn start(
+        name: &str,
+        mut command: Command,
+        arguments: &[&str],
+        ready: &str,
+    ) -> anyhow::Result<Child> {
         command.args(arguments);
         let dir = places::scratch(name)?;
         let (process, line) =
@@ -44,4 +51,16 @@ impl Child {
         let url = line.strip_prefix(ready).context("no URL in the ready line")?.to_owned();
         Ok(Child { process, url })
     }
+}
+
+fn this_program(under: &[String]) -> anyhow::Result<Command> {
+    Ok(command_under(under, &std::env::current_exe()?))
+}
+
+/// A program, started by other words, such as those that choose its core.
+pub(super) fn command_under(under: &[String], program: &Path) -> Command {
+    let Some((first, rest)) = under.split_first() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program);
+    command
 }

@@ -1,4 +1,4 @@
-//! Load: prepared requests over kept connections, each answer checked. Called by `requests` and `memory`.
+//! Load: prepared requests over kept connections, each answer checked. Called by `stage`, `rounds` and the cases.
 //!
 //! It writes bytes and looks for bytes. An HTTP client would take CPU from what is measured on the same cores.
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backend::ANSWER_LEN;
+use super::backend;
 
 /// Connections of every load, each with one request at a time.
 pub(super) const CONNECTIONS: usize = 16;
@@ -21,16 +21,32 @@ pub(super) const CONNECTIONS: usize = 16;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"ringway-bench","version":"1"}}}"#;
-const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a question of usual length, neither short nor long"}}}"#;
+const QUESTION: &str = "a question of usual length, neither short nor long";
 
 /// A request that opens a session.
 pub(super) fn initialize(at: SocketAddr) -> Arc<[u8]> {
     post(at, "", INITIALIZE)
 }
 
-/// A request in a session.
+/// A request in a session, answered with `ANSWER_LEN` bytes.
 pub(super) fn call(at: SocketAddr, session: &str) -> Arc<[u8]> {
-    post(at, &format!("mcp-session-id: {session}\r\nmcp-protocol-version: 2025-11-25\r\n"), CALL)
+    post(at, &in_session(session), &asking(QUESTION))
+}
+
+/// The same with a body of so many bytes, answered with as many.
+pub(super) fn call_of(at: SocketAddr, session: &str, len: usize) -> Arc<[u8]> {
+    let text = "x".repeat(len.saturating_sub(asking("").len()));
+    let headers = in_session(session) + &format!("{}: {len}\r\n", backend::ANSWER_LEN_ASKED);
+    post(at, &headers, &asking(&text))
+}
+
+fn in_session(session: &str) -> String {
+    format!("mcp-session-id: {session}\r\nmcp-protocol-version: 2025-11-25\r\n")
+}
+
+fn asking(text: &str) -> String {
+    let params = format!(r#"{{"name":"echo","arguments":{{"text":"{text}"}}}}"#);
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
 }
 
 fn post(at: SocketAddr, headers: &str, body: &str) -> Arc<[u8]> {
@@ -43,25 +59,30 @@ fn post(at: SocketAddr, headers: &str, body: &str) -> Arc<[u8]> {
 /// What every answer must be for its measurement to count.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expect {
-    /// To `call`, from a node this many hops away; `None` is the bare proxy, which says nothing of hops.
-    Called { hops: Option<&'static str> },
+    /// To a call, of so many bytes, from a node this many hops away; other products say nothing of hops.
+    Called { len: usize, hops: Option<&'static str> },
+    /// To `call`, from whichever node.
+    CalledAnywhere,
     /// To `initialize`: a session id.
     Opened,
 }
 
 impl Expect {
-    fn check(self, answer: &Answer<'_>) -> anyhow::Result<()> {
+    pub(super) fn check(self, answer: &Answer<'_>) -> anyhow::Result<()> {
         let right = match self {
-            Expect::Called { hops } => {
-                answer.body.len() == ANSWER_LEN && answer.header("ringway-hops") == hops
-            }
+            Expect::Called { len, hops } => answer.body.len() == len && answer.header("ringway-hops") == hops,
+            Expect::CalledAnywhere => answer.body.len() == backend::ANSWER_LEN,
             Expect::Opened => answer.header("mcp-session-id").is_some(),
         };
         let is_ok = answer.head.starts_with("HTTP/1.1 200");
-        ensure!(right && is_ok, "not {self:?}: {}{}", answer.head, String::from_utf8_lossy(answer.body));
+        let shown = &answer.body[..answer.body.len().min(SHOWN)];
+        ensure!(right && is_ok, "not {self:?}: {}{}", answer.head, String::from_utf8_lossy(shown));
         Ok(())
     }
 }
+
+/// Of a wrong answer's body, in bytes.
+const SHOWN: usize = 1_000;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -103,6 +124,7 @@ impl Client {
         let head = str::from_utf8(&self.read[..head_len]).context("a head that is no text")?;
         let announced = Answer { head, body: &[] }.header("content-length");
         let body_len: usize = announced.with_context(|| format!("no length: {head}"))?.parse()?;
+        self.read.reserve((head_len + body_len).saturating_sub(self.read.len()));
         while self.read.len() < head_len + body_len {
             self.read_more().await?;
         }
@@ -238,4 +260,21 @@ async fn open(
         due += every;
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_the_length_that_is_asked_for() {
+        let at = SocketAddr::from(([127, 0, 0, 1], 80));
+        let request = call_of(at, "s", 1_024);
+        let text = str::from_utf8(&request).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("content-length: 1024") && head.contains("x-bench-answer-len: 1024"), "{head}");
+        assert_eq!(body.len(), 1_024);
+        let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(json["method"], "tools/call");
+    }
 }

@@ -1,13 +1,13 @@
 //! `bench soak`: sessions that are opened, used and left alone without DELETE, over three nodes that start a child for
 //! each. After the idle time-out nothing may be left of them: no child, no open file, no memory.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
-use super::{idle_streams, memory, process, progress};
+use super::report::Report;
+use super::{Bench, Size, memory, process, progress, streams};
 use crate::real::cluster::{Cluster, Plan};
 use crate::real::marked;
 use crate::real::mcp::Session;
@@ -36,11 +36,12 @@ struct Holding {
 
 /// Runs both soaks and prints them as Markdown.
 pub async fn run(streams: usize) -> anyhow::Result<()> {
-    if cfg!(debug_assertions) {
-        progress("a debug build: its numbers say nothing; use --release");
-    }
+    let bench = Bench::new(Size { streams, ..Size::FULL }).await?;
     children().await?;
-    idle_streams::measure(streams).await
+    let mut report = Report::default();
+    streams::of_ringway(&bench, &mut report).await?;
+    print!("{}", report.to_markdown());
+    Ok(())
 }
 
 async fn children() -> anyhow::Result<()> {
@@ -138,11 +139,4 @@ fn print_row(round: &str, most: usize, left: usize, took: Duration, holding: &Ho
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1024.0 * 1024.0)
-}
-
-/// How many of `items` there are of each kind, for messages.
-pub(super) fn tally<'a>(items: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
-    let mut counts = BTreeMap::new();
-    items.for_each(|item| *counts.entry(item).or_default() += 1);
-    counts
 }

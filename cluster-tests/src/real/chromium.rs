@@ -1,5 +1,5 @@
-//! A browser for the server that drives one: Debian's Chromium, which is installed where it is missing and that is
-//! possible. Called by the tests that need it.
+//! A browser for the server that drives one, and for `browser`: Debian's Chromium, which is installed where it is
+//! missing and that is possible. Called by the tests that need it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,24 +15,25 @@ use super::places;
 
 const PROGRAM: &str = "/usr/bin/chromium";
 
+/// What a browser tries by itself goes nowhere on a machine without a network, and is not what is tested.
+pub(super) const FLAGS: [&str; 7] = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
+
 /// Some 100 MB of packages; it took 40 s.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The command of an MCP server over stdio with a browser of its own. Fails with `Missing` where there is none.
 pub async fn playwright_stdio() -> anyhow::Result<Vec<String>> {
     let (npm, browser) = (install::npm("typescript").await?, chromium().await?);
-    // What a browser tries by itself goes nowhere on a machine without a network, and is not what is tested.
-    let flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ];
     let launch =
-        json!({"headless": true, "executablePath": browser, "args": flags, "chromiumSandbox": false});
+        json!({"headless": true, "executablePath": browser, "args": FLAGS, "chromiumSandbox": false});
     let config = json!({"browser": {"browserName": "chromium", "isolated": true, "launchOptions": launch}});
     let dir = places::scratch("playwright")?;
     let path = dir.join("config.json");
@@ -42,7 +43,8 @@ pub async fn playwright_stdio() -> anyhow::Result<Vec<String>> {
     Ok(words.iter().map(|word: &PathBuf| word.to_string_lossy().into_owned()).collect())
 }
 
-async fn chromium() -> anyhow::Result<PathBuf> {
+/// The browser itself.
+pub(super) async fn chromium() -> anyhow::Result<PathBuf> {
     static FOUND: OnceCell<PathBuf> = OnceCell::const_new();
     FOUND.get_or_try_init(find_or_install).await.cloned()
 }

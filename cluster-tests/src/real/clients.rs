@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub struct Drive {
     pub transport: Transport,
     /// Between the calls of a session.
     pub pace: Duration,
+    /// A file with the token that each request shows, read for each anew.
+    pub token_file: Option<PathBuf>,
     /// Beyond it the driver is killed and the run has failed.
     pub deadline: Duration,
 }
@@ -74,6 +76,7 @@ impl Drive {
             tool,
             transport,
             pace: Duration::ZERO,
+            token_file: None,
             deadline,
         }
     }
@@ -82,6 +85,13 @@ impl Drive {
     pub async fn run(&self, sdk: Sdk) -> anyhow::Result<Report> {
         let mut command = self.command(sdk).await?;
         command.stdin(Stdio::null());
+        self.begin(sdk, command)?.report().await
+    }
+
+    /// The same over TLS, with certificates of this authority (a PEM file).
+    pub async fn run_trusting(&self, sdk: Sdk, authority: &Path) -> anyhow::Result<Report> {
+        let mut command = self.command(sdk).await?;
+        command.env("SSL_CERT_FILE", authority).env("NODE_EXTRA_CA_CERTS", authority).stdin(Stdio::null());
         self.begin(sdk, command)?.report().await
     }
 
@@ -126,6 +136,9 @@ impl Drive {
         command.args(["--sessions", &self.sessions.to_string(), "--calls", &self.calls.to_string()]);
         command.args(["--concurrency", &self.concurrency.to_string()]);
         command.args(["--pace-ms", &self.pace.as_millis().to_string()]);
+        if let Some(file) = &self.token_file {
+            command.arg("--token-file").arg(file);
+        }
         command.args(match self.transport {
             Transport::StreamableHttp => ["--transport", "streamable"],
             Transport::HttpSse => ["--transport", "sse"],

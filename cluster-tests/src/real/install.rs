@@ -121,6 +121,33 @@ pub async fn python(set: &str) -> anyhow::Result<PathBuf> {
     Ok(interpreter)
 }
 
+/// Unpacks the newest build of a package that Debian's stable release has, as this machine's lists know it, below
+/// the target directory, and gives that folder: nothing of the machine's own is changed. `program` is one of its
+/// files, by which a former installation is known to be whole.
+pub async fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let dir = places::target().join("clients").join(format!("debian-{package}"));
+    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let lock_path = dir.join(".lock");
+    let lock = tokio::task::spawn_blocking(move || lock_exclusively(&lock_path)).await??;
+    let installation = Installation { set: package.to_owned(), dir, pins: package.to_owned(), _lock: lock };
+    let dir = installation.dir.clone();
+    if !installation.is_current() || !dir.join(program).is_file() {
+        require_program("apt-get", "a Debian system").await?;
+        require_program("dpkg", "a Debian system").await?;
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-q", package]).current_dir(&dir);
+        installation.run(download).await?;
+        let files = std::fs::read_dir(&dir)?.filter_map(Result::ok).map(|entry| entry.path());
+        let packages = files.filter(|path| path.extension().is_some_and(|it| it == "deb"));
+        let newest = packages.max().with_context(|| format!("apt-get download {package} left nothing"))?;
+        let mut unpack = Command::new("dpkg");
+        unpack.arg("-x").arg(newest).arg(&dir);
+        installation.run(unpack).await?;
+        installation.finish()?;
+    }
+    Ok(dir)
+}
+
 /// One set being installed; holds the set's file lock for as long as it lives.
 struct Installation {
     set: String,

@@ -30,6 +30,17 @@ impl Session {
     pub async fn open_as(url: &str, capabilities: Value) -> anyhow::Result<Session> {
         let mut hello = initialize(1);
         hello["params"]["capabilities"] = capabilities;
+        Session::open_with(url, &hello).await
+    }
+
+    /// The same as a client of that name, whatever it is.
+    pub async fn open_named(url: &str, client: &str) -> anyhow::Result<Session> {
+        let mut hello = initialize(1);
+        hello["params"]["clientInfo"]["name"] = client.into();
+        Session::open_with(url, &hello).await
+    }
+
+    async fn open_with(url: &str, hello: &Value) -> anyhow::Result<Session> {
         let answer = http::request("POST", url, &POST_HEADERS, hello.to_string()).await?;
         anyhow::ensure!(answer.status == 200, "initialize answered {}: {}", answer.status, answer.text());
         let id = answer.header("mcp-session-id").context("no session id")?.to_owned();

@@ -1,7 +1,8 @@
 //! A child process of a test: started, awaited by its ready line, signalled, and never left behind.
-//! Called by `cluster` (nodes), `upstream` (MCP servers) and `clients` (drivers).
+//! Called by `cluster` (nodes), `upstream` (MCP servers), `clients` (drivers) and the benchmark.
 
 use std::fs::{File, OpenOptions};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,8 @@ pub enum Ready<'a> {
     Stdout(&'a str),
     /// With a line on stderr that contains this.
     Stderr(&'a str),
+    /// By accepting connections here; for programs of others, which say nothing.
+    Listening(SocketAddr),
 }
 
 /// A running child. Dropping it kills it (SIGKILL); it also dies with the test program, however that ends.
@@ -39,7 +42,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, with its stderr in `<dir>/<name>.log`, and gives its ready line.
+    /// Starts `command`, with its stderr in `<dir>/<name>.log`, and gives its ready line (empty where it has none).
     pub async fn spawn(
         name: &str,
         mut command: Command,
@@ -84,6 +87,7 @@ impl Process {
                 let said = log.get(usize::try_from(from)?..).unwrap_or_default();
                 String::from_utf8_lossy(said).lines().find(|line| line.contains(part)).map(str::to_owned)
             }
+            Ready::Listening(at) => TcpStream::connect(at).ok().map(|_| String::new()),
         };
         match line {
             Some(line) => Ok(Some(line)),
@@ -244,6 +248,8 @@ async fn collect_lines(pipe: ChildStdout, into: Arc<Mutex<Vec<String>>>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a test that can't prepare itself has failed
+    use std::net::TcpListener;
+
     use super::super::places;
     use super::*;
 
@@ -265,6 +271,20 @@ mod tests {
         let status = process.terminate(SOON).await.unwrap();
         assert!(!status.success());
         assert!(process.signal(libc::SIGTERM).is_err(), "a signal to a pid that is no longer ours");
+    }
+
+    #[tokio::test]
+    async fn what_says_nothing_is_ready_when_it_accepts() {
+        let dir = places::scratch("listening").unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        let spawn =
+            async |script| Process::spawn("child", shell(script), &dir, Ready::Listening(at), SOON).await;
+        let (_process, line) = spawn("exec sleep 60").await.unwrap();
+        assert_eq!(line, "");
+        drop(socket);
+        let error = spawn("echo no port >&2; exit 3").await.unwrap_err();
+        assert!(error.to_string().contains("no port"), "{error:#}");
     }
 
     #[tokio::test]

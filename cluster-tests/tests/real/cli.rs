@@ -136,7 +136,10 @@ async fn a_secret_is_new_each_time_and_stands_alone() {
 
 #[tokio::test]
 async fn every_command_explains_itself() {
-    let commands = ["node", "demo", "secret", "check", "members", "ring", "locate", "drain", "mcp-demo"];
+    let commands = [
+        "node", "demo", "secret", "check", "members", "ring", "sessions", "locate", "end", "events", "drain",
+        "mcp-demo",
+    ];
     let help = run_ringway(&["--help"]).await.unwrap();
     assert_eq!(help.code, Some(0));
     for command in commands {

@@ -1,7 +1,7 @@
 //! The era without sessions: what passes untouched, what finds its way back, what is tied to its caller, and what
 //! becomes of subscriptions.
 
-mod bare;
+pub(crate) mod bare;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -312,7 +312,7 @@ async fn echo(mut socket: Socket) -> Ended {
 
 /// A server that agrees to leave HTTP whatever it is asked, greets, and says what it hears backwards, once it
 /// has heard all of it. It ends with the test's runtime.
-async fn reverser() -> SocketAddr {
+pub(crate) async fn reverser() -> SocketAddr {
     const GRANTED: &[u8] =
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: reverse/1\r\n\r\nwelcome ";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,26 +1,31 @@
 //! The key of a request: what ties those that belong together to one node.
 
 use crate::config::{Key, Route, is_mirrored};
+use crate::headers::Headers;
 use crate::mcp::modern;
-use hyper::{HeaderMap, header::AUTHORIZATION};
+use hyper::header::AUTHORIZATION;
 use proto::core::ring::Position;
 use proto::id::Principal;
+use proto::wire::Caller;
 use std::net::IpAddr;
 
 /// The place on the ring that a request without a session is tied to, if its route ties it to any.
-pub(super) fn key(route: &Route, target: &str, headers: &HeaderMap) -> Option<Position> {
-    said(route, target, headers).map(|key| Position::of_key(&key))
+pub(super) fn key(route: &Route, target: &str, headers: &Headers, caller: Caller) -> Option<Position> {
+    said(route, target, headers, caller).map(|key| Position::of_key(&key))
 }
 
 /// Whoever comes with that key. A place on the ring is none to be known by: others with the same one are
 /// easily made up.
-pub(super) fn caller(route: &Route, target: &str, headers: &HeaderMap) -> Option<Principal> {
-    said(route, target, headers).map(|key| digest(&key))
+pub(super) fn who(route: &Route, target: &str, headers: &Headers, caller: Caller) -> Option<Principal> {
+    said(route, target, headers, caller).map(|key| digest(&key))
 }
 
-fn said(route: &Route, target: &str, headers: &HeaderMap) -> Option<Vec<u8>> {
+fn said(route: &Route, target: &str, headers: &Headers, caller: Caller) -> Option<Vec<u8>> {
     match route.key.as_ref()? {
-        Key::Principal => Some(principal(headers).0.to_vec()),
+        Key::Principal => match caller {
+            Caller::Known(principal) => Some(principal.0.to_vec()), // whatever token it shows today
+            Caller::Anyone | Caller::Counted(_) => Some(principal(headers).0.to_vec()),
+        },
         // As the body says it, whichever way the client writes it.
         Key::Header(name) if is_mirrored(name) => Some(modern::decoded(headers.get(name)?).into_owned()),
         Key::Header(name) => Some(headers.get(name)?.as_bytes().to_vec()),
@@ -29,14 +34,14 @@ fn said(route: &Route, target: &str, headers: &HeaderMap) -> Option<Vec<u8>> {
     }
 }
 
-/// Who calls: whoever has these credentials.
-fn principal(headers: &HeaderMap) -> Principal {
+/// Who calls where nobody is authenticated: whoever has these credentials.
+fn principal(headers: &Headers) -> Principal {
     headers.get(AUTHORIZATION).map_or(Principal::ANYONE, |credentials| digest(credentials.as_bytes()))
 }
 
 /// Whose sessions are counted together: those of the same credentials or, without any, of the same
 /// address.
-pub(crate) fn client(headers: &HeaderMap, from: IpAddr) -> Principal {
+pub(crate) fn client(headers: &Headers, from: IpAddr) -> Principal {
     match principal(headers) {
         Principal::ANYONE => digest(from.to_canonical().to_string().as_bytes()),
         known => known,
@@ -48,9 +53,9 @@ fn digest(of: &[u8]) -> Principal {
     Principal(*digest.as_ref().first_chunk().expect("a SHA-256 digest has 32 bytes"))
 }
 
-fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+fn cookie(headers: &Headers, name: &str) -> Option<Vec<u8>> {
     let lines = headers.get_all(hyper::header::COOKIE);
-    let mut pairs = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+    let mut pairs = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
     pairs.find_map(|pair| {
         pair.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.as_bytes().to_vec())
     })
@@ -70,8 +75,8 @@ mod tests {
     use crate::config::Protocol;
     use hyper::header::{COOKIE, HeaderName, HeaderValue};
 
-    fn key_of(by: Option<Key>, target: &str, headers: &HeaderMap) -> Option<Position> {
-        key(&route(Protocol::Http, by), target, headers)
+    fn key_of(by: Option<Key>, target: &str, headers: &Headers) -> Option<Position> {
+        key(&route(Protocol::Http, by), target, headers, Caller::Anyone)
     }
 
     fn header(name: &'static str) -> Option<Key> {
@@ -104,8 +109,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_who_has_the_credentials_and_nobody_is_one_caller() {
-        let of =
-            |headers: HeaderMap| key_of(Some(Key::Principal), "/x", &headers).expect("everybody has one");
+        let of = |headers: Headers| key_of(Some(Key::Principal), "/x", &headers).expect("everybody has one");
         assert_eq!(
             of(headers([("authorization", "Bearer a")])),
             of(headers([("authorization", "Bearer a")]))
@@ -114,7 +118,20 @@ mod tests {
             of(headers([("authorization", "Bearer a")])),
             of(headers([("authorization", "Bearer b")]))
         );
-        assert_eq!(of(HeaderMap::new()), of(headers([("x-other", "1")])));
+        assert_eq!(of(Headers::new()), of(headers([("x-other", "1")])));
+    }
+
+    #[test]
+    fn an_authenticated_caller_stays_the_same_when_its_token_is_renewed() {
+        let route = route(Protocol::Mcp, Some(Key::Principal));
+        let of = |token, caller| {
+            let headers = headers([("authorization", token)]);
+            (key(&route, "/x", &headers, caller), who(&route, "/x", &headers, caller))
+        };
+        let [one, other] = [1, 2].map(|byte| Caller::Known(Principal([byte; 16])));
+        assert_eq!(of("Bearer a", one), of("Bearer b", one));
+        assert_ne!(of("Bearer a", one), of("Bearer a", other));
+        assert_ne!(of("Bearer a", one), of("Bearer a", Caller::Anyone));
     }
 
     #[test]
@@ -123,7 +140,7 @@ mod tests {
             .map(|name| headers([("mcp-param-user", name)]));
         let by = || header("mcp-param-user");
         assert_eq!(key_of(by(), "/x", &one), key_of(by(), "/x", &other), "XXH3 is not made to prevent that");
-        let caller_of = |headers| caller(&route(Protocol::Mcp, by()), "/x", headers);
+        let caller_of = |headers| who(&route(Protocol::Mcp, by()), "/x", headers, Caller::Anyone);
         assert!(caller_of(&one).is_some());
         assert_ne!(caller_of(&one), caller_of(&other));
     }

@@ -1,12 +1,17 @@
 //! The commands. Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod admin;
 mod ask;
 mod check;
 mod demo;
 mod drain;
+mod events;
 mod mcp_demo;
+mod memory;
 mod node;
 mod process;
+mod sessions;
+mod table;
 
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -47,11 +52,22 @@ enum Command {
     Ring(AdminArgs),
     /// Ask a node who owns a session, and why
     Locate {
-        /// The session id, as in the Mcp-Session-Id header
+        /// The session id, as in the Mcp-Session-Id header or as `ringway sessions` shows it
         id: String,
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// List the sessions that a node serves, or the whole cluster
+    Sessions(SessionsArgs),
+    /// End a session, wherever it is: its client is answered 404 from then on
+    End {
+        /// The session id, as in the Mcp-Session-Id header or as `ringway sessions` shows it
+        id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show what has happened to the cluster lately, and what happens, until Ctrl-C
+    Events(AdminArgs),
     /// Keep the child processes of the node that has started this
     #[command(hide = true)]
     Guardian,
@@ -88,9 +104,15 @@ pub(crate) struct NodeArgs {
     /// A node to join; may be given several times, host names are resolved again and again
     #[arg(long = "seed", value_name = "HOST:PORT")]
     seeds: Vec<String>,
-    /// File with the cluster secret, as `ringway secret` prints it
+    /// File with the cluster secret, as `ringway secret` prints it; read again when it changes
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// Certificate chain, PEM: clients speak TLS then; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// An MCP server for the route /mcp; several are replicas
     #[arg(long = "upstream", value_name = "URL")]
     upstreams: Vec<String>,
@@ -100,6 +122,9 @@ pub(crate) struct NodeArgs {
     /// How to log [default: text]
     #[arg(long, value_enum)]
     log_format: Option<LogFormat>,
+    /// Collector to send spans of sampled requests to, over OTLP/HTTP (http://127.0.0.1:4318)
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// An stdio MCP server for the route /mcp
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -123,9 +148,41 @@ struct AdminArgs {
     /// The node's admin address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9400")]
     admin: String,
+    /// File with the node's admin token; without it RINGWAY_ADMIN_TOKEN holds the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON for scripts instead of a table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Scope {
+    /// What the asked node owns
+    Node,
+    /// What all nodes own
+    Cluster,
+}
+
+#[derive(Debug, Args)]
+struct SessionsArgs {
+    /// Whose sessions
+    #[arg(long, value_enum, default_value = "node")]
+    scope: Scope,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    limit: u16,
+    /// Go on behind an earlier list, which says where it ended
+    #[arg(long, value_name = "NEXT")]
+    after: Option<String>,
+    /// All there are, however many
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// Whole ids, which are as good as the sessions themselves
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// Why a command failed.
@@ -149,11 +206,14 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::McpDemo { http } => mcp_demo::run(http).map_err(Failure::from),
         Command::Secret => secret(),
         Command::Check { file } => check::run(&file),
-        Command::Members(args) => ask::members(&args.admin, args.json),
-        Command::Ring(args) => ask::ring(&args.admin, args.json),
-        Command::Locate { id, admin } => ask::locate(&admin.admin, &id, admin.json),
+        Command::Members(args) => ask::members(&args),
+        Command::Ring(args) => ask::ring(&args),
+        Command::Locate { id, admin } => ask::locate(&admin, &id),
+        Command::Sessions(args) => sessions::run(&args),
+        Command::End { id, admin } => ask::end(&admin, &id),
+        Command::Events(args) => events::run(&args),
         Command::Guardian => upstream::run_guardian().map_err(|error| Failure::Running(error.into())),
-        Command::Drain { deadline, admin } => drain::run(&admin.admin, deadline, admin.json),
+        Command::Drain { deadline, admin } => drain::run(&admin, deadline),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -177,7 +237,14 @@ fn secret() -> Result<(), Failure> {
     Ok(())
 }
 
+/// With one core there is one thread: threads that hand work to each other on it cost a tenth more
+/// (docs/performance.md).
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let has_one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut runtime = match has_one_core {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     runtime.map_err(|error| Failure::Running(error.into()))
 }

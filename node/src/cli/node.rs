@@ -1,6 +1,6 @@
 //! `ringway node`.
 
-use super::{Failure, NodeArgs, runtime};
+use super::{Failure, NodeArgs, memory, runtime};
 use crate::app::Node;
 use crate::config::{self, Config, Flags};
 use crate::telemetry;
@@ -8,6 +8,7 @@ use std::{io::Write, path::Path};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
+    memory::keep_pages_small();
     let config = configure(args)?;
     telemetry::start_logging(&config.log, config.log_format)
         .map_err(|error| Failure::Usage(format!("ringway: {error}")))?;
@@ -28,10 +29,13 @@ fn configure(args: NodeArgs) -> Result<Config, Failure> {
         admin: args.admin,
         seeds: args.seeds,
         secret_file: args.secret_file,
+        tls_cert: args.tls_cert,
+        tls_key: args.tls_key,
         upstreams: args.upstreams,
         command: args.command,
         log: args.log,
         log_format: args.log_format,
+        otlp: args.otlp,
     };
     let file = args.config.as_deref().zip(file.as_deref());
     config::load(file, flags)
@@ -46,6 +50,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     // Before anything is started: a signal that comes early is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(memory::give_back());
     let node = Node::start(config).await?;
     let mut stdout = std::io::stdout();
     // Who started the node may have stopped reading; that is no reason not to serve.

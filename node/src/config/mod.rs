@@ -2,18 +2,30 @@
 //! collects every mistake with its line; this file holds what is meant by it.
 
 mod affinity;
+mod auth;
+mod collector;
+mod limits;
 mod meaning;
 mod routes;
+mod secrets;
+mod token;
 mod upstream;
 mod url;
 mod written;
 
 pub(crate) use affinity::{Key, Protocol, is_mirrored};
+pub(crate) use auth::{Auth, Jwks, Jwt};
+pub(crate) use collector::Collector;
+pub(crate) use limits::{Limits, NewSessions};
 pub(crate) use meaning::load;
+pub(crate) use secrets::{exposure, parse as parse_secrets};
+pub(crate) use token::admin_token;
 pub(crate) use upstream::{ChildCommand, Upstream};
 pub(crate) use url::UpstreamUrl;
 
 use crate::telemetry::LogFormat;
+use crate::tls::TlsFiles;
+use ipnet::IpNet;
 use proto::core::route::OnLoss;
 use proto::id::{ClusterSecret, NodeName, RouteId};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -31,12 +43,26 @@ pub(crate) struct Config {
     pub(crate) seeds: Vec<String>,
     /// The first seals and identifies; all open and are accepted.
     pub(crate) secrets: Vec<ClusterSecret>,
+    /// Where they stand; read again when it changes.
+    pub(crate) secret_file: Option<PathBuf>,
     pub(crate) routes: Vec<Arc<Route>>,
     /// Origins (`https://app.example`) that browsers may call from, besides loopback ones.
     pub(crate) allowed_origins: Vec<String>,
+    /// Holds the token that operators have to show, if they have to.
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Clients speak TLS where there is a certificate.
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) limits: Limits,
+    pub(crate) new_sessions: NewSessions,
+    /// Whose word on who calls is taken.
+    pub(crate) trusted_proxies: Vec<IpNet>,
     /// In the language of `tracing`'s filters.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    /// Where spans are sent, if anywhere.
+    pub(crate) otlp: Option<Collector>,
+    /// Which share of the requests that no trace comes with begins one.
+    pub(crate) otlp_sample: f64,
 }
 
 /// A path and what serves it.
@@ -57,6 +83,8 @@ pub(crate) struct Route {
     pub(crate) body_len_max: usize,
     /// Tools that say they only read, or may be called twice, are believed.
     pub(crate) trust_annotations: bool,
+    /// How callers prove who they are, where they have to.
+    pub(crate) auth: Option<Arc<Auth>>,
 }
 
 /// One of the paths of an MCP route.
@@ -108,10 +136,13 @@ pub(crate) struct Flags {
     pub(crate) admin: Option<String>,
     pub(crate) seeds: Vec<String>,
     pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     pub(crate) upstreams: Vec<String>,
     pub(crate) command: Vec<String>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
+    pub(crate) otlp: Option<String>,
 }
 
 /// Where a cluster's name goes into keys and tags. One secret is one cluster, so the name is fixed.

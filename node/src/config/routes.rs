@@ -1,14 +1,16 @@
 //! From what is written to what is meant: the routes.
 
 use super::{
-    BODY_LEN_MAX_DEFAULT, ChildCommand, Endpoint, Protocol, Route, Upstream, UpstreamUrl, affinity,
+    Auth, BODY_LEN_MAX_DEFAULT, ChildCommand, Endpoint, Protocol, Route, Upstream, UpstreamUrl, affinity,
+    auth::{self, Asked},
     written::{At, Mistakes, Table},
 };
+use hyper::Uri;
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-const ROUTE_KEYS: [&str; 14] = [
+const ROUTE_KEYS: [&str; 15] = [
     "path",
     "upstream",
     "transport",
@@ -23,6 +25,7 @@ const ROUTE_KEYS: [&str; 14] = [
     "max_sessions_per_client",
     "max_body_bytes",
     "trust_annotations",
+    "auth",
 ];
 
 /// Python's and this project's default: long enough for a person at lunch.
@@ -42,10 +45,18 @@ pub(super) enum Short {
 }
 
 /// Every route.
-pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mistakes) -> Vec<Route> {
+///
+/// `auth` is what those ask of their callers that do not say so themselves; files are named relative to `beside`.
+pub(super) fn read(
+    tables: Vec<At<Table<'_>>>,
+    short: Option<Short>,
+    (auth, beside): (Option<Asked>, Option<&Path>),
+    m: &mut Mistakes,
+) -> Vec<Route> {
+    let default = auth.and_then(|asked| asked.auth);
     let mut routes: Vec<Route> = Vec::new();
     for at in tables {
-        let Some(route) = route(at.value, at.line, m) else { continue };
+        let Some(route) = route(at.value, at.line, (default.as_ref(), beside), m) else { continue };
         // By the id: it is what nodes call a route by.
         if let Some(twin) = routes.iter().find(|earlier| earlier.id == route.id) {
             m.add(at.line, format!("the routes {:?} and {:?} can't be told apart", twin.path, route.path));
@@ -60,7 +71,7 @@ pub(super) fn read(tables: Vec<At<Table<'_>>>, short: Option<Short>, m: &mut Mis
             }
             Short::Command(words) => (None, child(words, BTreeMap::new(), None).into_iter().collect()),
         };
-        let short = mcp_route("/mcp".into(), upstreams);
+        let short = Route { auth: default, ..mcp_route("/mcp".into(), upstreams) };
         let before = routes.len();
         routes.retain(|route| route.id != short.id);
         if routes.len() < before && line.is_some() {
@@ -93,7 +104,12 @@ fn collide(routes: &[Route], route: &Route, line: Option<usize>, m: &mut Mistake
     }
 }
 
-fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<Route> {
+fn route(
+    mut table: Table<'_>,
+    line: Option<usize>,
+    (default, beside): (Option<&Arc<Auth>>, Option<&Path>),
+    m: &mut Mistakes,
+) -> Option<Route> {
     let path = table.string("path", m);
     let urls = table.strings("upstream", m);
     let (protocol, affinity) = (table.string("protocol", m), table.word_or_pair("affinity", m));
@@ -107,6 +123,7 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
     let command = table.strings("command", m);
     let env = table.pairs("env", m);
     let start_timeout = time("start_timeout", table.string("start_timeout", m), m);
+    let asked = auth::read(&mut table, beside, m);
     table.finish(&ROUTE_KEYS, m);
 
     let kind = match transport.as_ref().map(|at| at.value.as_str()) {
@@ -153,14 +170,26 @@ fn route(mut table: Table<'_>, line: Option<usize>, m: &mut Mistakes) -> Option<
         m.add(line, "the route has no path");
         return None;
     };
-    if !path.value.starts_with('/') || path.value.contains(['?', '#', ' ']) {
-        m.add(path.line, format!("path {:?} is not of the form /name", path.value));
+    // As it stands in the first line of a request.
+    let is_asked_for = path.value.parse::<Uri>().is_ok_and(|uri| uri.path() == path.value);
+    if !path.value.starts_with('/') || !path.value.is_ascii() || !is_asked_for {
+        let form = "of the form /name, as clients ask for it: ASCII without spaces, other letters as %C3%A4";
+        m.add(path.line, format!("path {:?} is not {form}", path.value));
     }
     let mut route = mcp_route(path.value, served_by);
     (route.protocol, route.key) = affinity::read(protocol, affinity, m);
     if !route.speaks_mcp() && route.upstreams.iter().any(Upstream::is_bridged) {
         m.add(line, "the route's upstream is an MCP server, and its protocol is plain HTTP");
     }
+    if let Some(Asked { auth: Some(_), line }) = &asked
+        && !route.speaks_mcp()
+    {
+        m.add(*line, "auth is for MCP routes; another service asks its callers itself");
+    }
+    route.auth = match asked {
+        Some(asked) => asked.auth,
+        None => default.filter(|_| route.speaks_mcp()).cloned(),
+    };
     if let Some(at) = on_loss {
         route.on_loss = match at.value.as_str() {
             "reinitialize" => OnLoss::Reinitialize,
@@ -201,6 +230,7 @@ fn mcp_route(path: String, upstreams: Vec<Upstream>) -> Route {
         sessions_per_client_max: sessions_max,
         body_len_max: BODY_LEN_MAX_DEFAULT,
         trust_annotations: true,
+        auth: None,
     }
 }
 
@@ -219,7 +249,8 @@ fn child(
     Some(Upstream::Stdio(Arc::new(ChildCommand { program, arguments: words.collect(), env, start_timeout })))
 }
 
-fn time(key: &str, written: Option<At<String>>, m: &mut Mistakes) -> Option<At<Duration>> {
+/// A time with its unit.
+pub(super) fn time(key: &str, written: Option<At<String>>, m: &mut Mistakes) -> Option<At<Duration>> {
     let At { value, line } = written?;
     let time = duration(&value);
     if time.is_none() {
@@ -230,7 +261,7 @@ fn time(key: &str, written: Option<At<String>>, m: &mut Mistakes) -> Option<At<D
 
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let amount: u64 = digits.parse().ok()?;
+    let amount: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
     let unit_ms = match &text[digits.len()..] {
         "ms" => 1,
         "s" => 1_000,
@@ -239,4 +270,28 @@ fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_millis(amount.checked_mul(unit_ms)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_time_is_its_amount_in_its_unit(amount in any::<u64>(), short in 0u64..100_000, at in 0usize..4) {
+            let (unit, ms) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)][at];
+            prop_assert_eq!(duration(&format!("{short}{unit}")), Some(Duration::from_millis(short * ms)));
+            let expected = amount.checked_mul(ms).map(Duration::from_millis);
+            prop_assert_eq!(duration(&format!("{amount}{unit}")), expected, "too large is no time");
+        }
+
+        #[test]
+        fn nothing_else_is_a_time(text in "[0-9]{0,3}[ .+-]?[0-9a-zA-Z]{0,3}") {
+            let is_written_so = text.trim_start_matches(|c: char| c.is_ascii_digit());
+            let has_amount = text.starts_with(|c: char| c.is_ascii_digit());
+            let is_time = has_amount && ["ms", "s", "m", "h"].contains(&is_written_so);
+            prop_assert_eq!(duration(&text).is_some(), is_time, "{}", text);
+        }
+    }
 }

@@ -29,12 +29,28 @@ impl UpstreamUrl {
         if authority.as_str().contains('@') {
             return Err(wrong("holds a user name or password, which would end up in logs"));
         }
+        if authority.host().is_empty() {
+            return Err(wrong("names no host"));
+        }
+        // Whatever follows the host but a port that fits would be read as port 80.
+        let after_host = authority.as_str().get(authority.host().len()..).unwrap_or_default();
+        let port: u16 = match after_host.strip_prefix(':') {
+            None if after_host.is_empty() => 80,
+            digits => digits
+                .and_then(|digits| digits.parse().ok())
+                .filter(|port| *port > 0)
+                .ok_or_else(|| wrong("has a port that is not a number from 1 to 65535"))?,
+        };
+        if text.contains('#') {
+            return Err(wrong("has a fragment, which no server is ever sent"));
+        }
         if uri.query().is_some() {
             return Err(wrong("has a query; the client's own query is passed on"));
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("has a strange host"))?;
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        let path = if text.ends_with(authority.as_str()) { "" } else { uri.path() };
+        let address = format!("{}:{port}", authority.host());
+        let has_path = text["http://".len()..].contains('/');
+        let path = if has_path { uri.path() } else { "" };
         Ok(Self { text: text.into(), address: address.into(), host, path: path.to_owned() })
     }
 
@@ -51,13 +67,20 @@ impl UpstreamUrl {
     }
 
     /// The target to ask this upstream for, when a client asked for `target` at the route `route`:
-    /// a URL with a path stands in place of the route's path, one without passes the path on.
+    /// a URL with a path stands in place of the route's path, one without passes the path on. One slash
+    /// parts it from what is below, whichever of the two paths ends with one.
     pub(crate) fn target(&self, route: &str, target: &str) -> String {
         if self.path.is_empty() {
             return target.to_owned();
         }
         let rest = target.strip_prefix(route).unwrap_or_default();
-        format!("{}{rest}", self.path)
+        match rest.chars().next() {
+            None | Some('?') => format!("{}{rest}", self.path),
+            Some(_) => {
+                let (folder, below) = (self.path.strip_suffix('/'), rest.strip_prefix('/'));
+                format!("{}/{}", folder.unwrap_or(&self.path), below.unwrap_or(rest))
+            }
+        }
     }
 }
 
@@ -70,6 +93,7 @@ impl fmt::Display for UpstreamUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_url_is_taken_apart() {
@@ -84,6 +108,50 @@ mod tests {
         assert_eq!(bare.target("/jobs", "/jobs/17?x=1"), "/jobs/17?x=1");
         let root = UpstreamUrl::parse("http://localhost/").expect("a URL");
         assert_eq!(root.target("/jobs", "/jobs"), "/");
+        // A host that is called like the path.
+        let same = UpstreamUrl::parse("http://mcp/mcp").expect("a URL");
+        assert_eq!((&**same.address(), same.target("/tools", "/tools")), ("mcp:80", "/mcp".to_owned()));
+    }
+
+    #[test]
+    fn one_slash_parts_a_url_from_what_is_below_it() {
+        for (url, route, target, expected) in [
+            ("http://a/", "/jobs", "/jobs/17?x=/", "/17?x=/"),
+            ("http://a/api", "/", "/17", "/api/17"),
+            ("http://a/api/", "/jobs/", "/jobs/17", "/api/17"),
+            ("http://a/api/", "/jobs", "/jobs?x", "/api/?x"),
+            ("http://a/api", "/", "/", "/api"),
+        ] {
+            let parsed = UpstreamUrl::parse(url).expect(url);
+            assert_eq!(parsed.target(route, target), expected, "{url} {route} {target}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_url_means_what_it_says(
+            host in "[a-z][a-z0-9.-]{0,12}|\\[::1\\]", port in proptest::option::of(1u16..),
+            path in "(/[a-z0-9.%2]{0,3}){0,4}", below in "(/[a-z]{1,3}){0,3}", query in "(\\?[a-z=&/]{0,5})?",
+        ) {
+            let authority = port.map_or(host.clone(), |port| format!("{host}:{port}"));
+            let url = UpstreamUrl::parse(&format!("http://{authority}{path}")).expect("a URL");
+            prop_assert_eq!(&**url.address(), format!("{host}:{}", port.unwrap_or(80)));
+            prop_assert_eq!(url.host().as_bytes(), authority.as_bytes());
+            let asked = format!("/route{below}{query}");
+            let expected = match path.as_str() {
+                "" => asked.clone(),
+                path if below.is_empty() => format!("{path}{query}"),
+                path => format!("{}{below}{query}", path.strip_suffix('/').unwrap_or(path)),
+            };
+            prop_assert_eq!(url.target("/route", &asked), expected);
+        }
+
+        #[test]
+        fn no_text_makes_parsing_panic(text in "(http://)?[ -~ä]{0,40}") {
+            if let Ok(url) = UpstreamUrl::parse(&text) {
+                prop_assert_eq!(&**url.text(), &text);
+            }
+        }
     }
 
     #[test]
@@ -95,6 +163,11 @@ mod tests {
             ("http://a:b@localhost/", "password"),
             ("http://localhost/?x", "query"),
             ("http://", "not a URL"),
+            ("http://:80/", "no host"),
+            ("http://localhost:99999/", "port"),
+            ("http://localhost:/", "port"),
+            ("http://localhost:0/", "port"),
+            ("http://localhost/#x", "fragment"),
         ] {
             let error = UpstreamUrl::parse(text).expect_err(text);
             assert!(error.contains(what), "{error}");

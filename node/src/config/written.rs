@@ -55,6 +55,12 @@ pub(crate) enum WordOrPair {
     Flag(String, bool),
 }
 
+/// A string, or a table of its own.
+pub(crate) enum WordOrTable<'a> {
+    Word(String),
+    Table(Table<'a>),
+}
+
 /// One table being read: keys are taken out, and what is left over is unknown.
 pub(crate) struct Table<'a> {
     text: &'a str,
@@ -86,6 +92,13 @@ impl<'a> Table<'a> {
 
     pub(crate) fn boolean(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<bool>> {
         self.take(key, "true or false", mistakes, toml::de::DeValue::as_bool)
+    }
+
+    pub(crate) fn number(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<At<f64>> {
+        self.take(key, "a number", mistakes, |value| {
+            let whole = value.as_integer().and_then(|integer| f64::from_str(integer.as_str()).ok());
+            whole.or_else(|| value.as_float().and_then(|float| f64::from_str(float.as_str()).ok()))
+        })
     }
 
     /// An array of strings, or one string alone.
@@ -132,6 +145,38 @@ impl<'a> Table<'a> {
                 .map(|(key, value)| Some((key.get_ref().to_string(), value.get_ref().as_str()?.to_owned())));
             pairs.collect()
         })
+    }
+
+    /// A table of strings, each with its line.
+    pub(crate) fn words(&mut self, key: &str, m: &mut Mistakes) -> Option<At<BTreeMap<String, At<String>>>> {
+        let text = self.text;
+        self.take(key, "a table of strings", m, |value| {
+            let words = value.as_table()?.iter().map(|(key, value)| {
+                let line = Some(line_of(text, &value.span()));
+                Some((key.get_ref().to_string(), At { value: value.get_ref().as_str()?.to_owned(), line }))
+            });
+            words.collect()
+        })
+    }
+
+    /// A string, or `{ key = value, ... }` to be read like any table.
+    pub(crate) fn word_or_table(
+        &mut self,
+        key: &str,
+        name: &'static str,
+        mistakes: &mut Mistakes,
+    ) -> Option<At<WordOrTable<'a>>> {
+        let (_, value) = self.entries.remove_entry(key)?;
+        let line = Some(line_of(self.text, &value.span()));
+        if let Some(word) = value.get_ref().as_str() {
+            return Some(At { value: WordOrTable::Word(word.to_owned()), line });
+        }
+        let found = value.get_ref().type_str();
+        let DeValue::Table(entries) = value.into_inner() else {
+            mistakes.add(line, format!("{key}: expected a string or a table, found {found}"));
+            return None;
+        };
+        Some(At { value: WordOrTable::Table(Table { text: self.text, entries, name }), line })
     }
 
     /// The tables of `[[key]]`, each with its line.

@@ -14,7 +14,7 @@ pub(super) const COME_BACK: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 
 /// What a client makes of a stream that ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The server's own, which nobody waits at for an answer. Its client comes back.
     Own,
     /// The answer to calls. Its client asks for the rest after the last event that has an id.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 /// The length of the data of an event that passed unread: no other event has as much.
 const LONG: usize = usize::MAX;
 
-pub(super) struct Events {
+pub(crate) struct Events {
     kind: Kind,
     /// Who still waits for an answer.
     unanswered: Calls,
@@ -68,7 +68,7 @@ pub(super) enum GoesOn {
 }
 
 impl Events {
-    pub(super) fn new(kind: Kind, calls: Calls) -> Self {
+    pub(crate) fn new(kind: Kind, calls: Calls) -> Self {
         Self {
             kind,
             unanswered: calls,
@@ -93,7 +93,7 @@ impl Events {
     }
 
     /// What can be passed on now that `chunk` has come.
-    pub(super) fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
+    pub(crate) fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
         let pass = self.pass(chunk);
         self.has_passed |= pass.is_some();
         pass

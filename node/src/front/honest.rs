@@ -8,13 +8,13 @@ use super::reattach::{Attached, JourneyAgain};
 use super::standing::Stands;
 use super::watch::{Of, Watch};
 use super::{Front, respond};
-use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
+use crate::answer::{Answer, BodyStream, Broke, Head, resumed, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::journey::NoAnswer;
 use crate::mcp::{self, Calls, modern};
 use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
-use hyper::{Method, StatusCode, header, http::response::Parts};
+use hyper::{Method, StatusCode, body::Body, header};
 use proto::core::route::Hop;
 use proto::wire::{Nature, Reason, Refusal};
 
@@ -30,7 +30,7 @@ pub(super) const LOSSES_MAX: usize = 3;
 /// What can be passed on of an answer.
 enum Kept {
     Answer(Answer),
-    Events(Parts, BodyStream),
+    Events(Head, BodyStream),
     /// Its owner was lost before it was whole, and the client has nothing of it.
     Lost,
 }
@@ -54,7 +54,7 @@ impl Front {
                     return Ok(Answer::from_parts(head, self.attach(body, ask, calls.clone())));
                 }
                 // Nothing of it was passed on: asked again, its owner says it again.
-                Kept::Lost => answer = self.journey.run(&ask, Hop::Entry).await?,
+                Kept::Lost => answer = Box::pin(self.journey.run(&ask, Hop::Entry)).await?,
             }
         }
         Err(NoAnswer::Refused(Refusal::perhaps_run(Reason::OwnerBroke)))
@@ -70,7 +70,7 @@ impl Front {
         let status = answer.status();
         match without_session {
             WithoutSession::Discover if !is_about_the_caller(status) && !status.is_success() => {
-                return Ok(Kept::Answer(discovered(answer, ask, calls).await));
+                return Ok(Kept::Answer(Box::pin(discovered(answer, ask, calls)).await));
             }
             WithoutSession::Unknown if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) => {
                 return Ok(Kept::Answer(respond::no_session(calls)));
@@ -148,11 +148,14 @@ async fn hold(answer: Answer, ask: &Ask) -> Result<Kept, NoAnswer> {
     let mut held = BytesMut::new();
     while held.len() <= HELD_LEN_MAX {
         match body.frame().await {
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    held.extend_from_slice(&bytes);
+            Some(Ok(frame)) => match frame.into_data() {
+                // All of it at once, as mostly: it need not be copied.
+                Ok(bytes) if held.is_empty() && body.is_end_stream() => {
+                    return Ok(Kept::Answer(Answer::from_parts(head, whole(bytes))));
                 }
-            }
+                Ok(bytes) => held.extend_from_slice(&bytes),
+                Err(_) => {}
+            },
             Some(Err(Broke::Hop | Broke::Moved)) if matches!(ask.errand, Errand::Session(_)) => {
                 return Ok(Kept::Lost);
             }

@@ -1,32 +1,38 @@
 //! From a client's HTTP request to an ask.
 
 use super::{
-    Front, origin,
+    Front,
+    coming::{Coming, Request},
+    crowd::Arrival,
+    guard::Unadmitted,
+    origin,
     upgrade::{Client, Wish},
 };
 use crate::answer::{Answer, Broke};
 use crate::ask::{self, Ask, Errand, NoErrand, Payload, Sent};
 use crate::config::{Endpoint, Protocol, Route};
+use crate::headers::{FORWARDED_HOST, FORWARDED_PROTO, Headers};
 use crate::mcp::{self, Calls, Message, NotRpc};
 use crate::upgraded;
 use crate::upstream::strip_hop_by_hop;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
-    HeaderMap, Method, Request,
-    body::{Body, Incoming},
-    header::{self, HeaderName},
+    Method,
+    body::Body,
+    header::{self, HeaderValue},
 };
-use proto::wire::{GoneWhy, Nature};
+use proto::wire::{Caller, GoneWhy, Nature, Reason};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// What is read of a body that is too long: 64 MiB, 16 times the default limit.
 const DISCARDED_LEN_MAX: usize = 64 * 1024 * 1024;
 const DISCARDING_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A body that takes longer is not read on.
-const BODY_TIME_MAX: Duration = Duration::from_secs(60);
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Of one request: target, names and values of headers. Credentials are the longest in practice, some KiB.
+pub(super) const HEAD_LEN_MAX: usize = 64 * 1024;
+/// What an MCP client asks for is short; others send what people can still paste.
+const TARGET_LEN_MAX: usize = 16 * 1024;
 
 /// A request that was understood.
 pub(super) struct Reading {
@@ -62,11 +68,29 @@ pub(super) enum Refused {
     },
     /// The client broke off in the middle of its request.
     Unread,
+    /// Its body has not come in the time that it has.
+    SlowBody(Duration),
+    LongTarget,
+    LongHead,
     NotRpc(NotRpc),
     NoSession(Calls),
     /// The same, of a client that speaks HTTP+SSE.
     NoSessionId(Calls),
     Gone(GoneWhy, Calls),
+    /// Nobody knows who calls: why, and the challenge to prove it.
+    Denied(&'static str, Box<HeaderValue>),
+    /// It was not served here, and nobody else was asked.
+    Undelivered(Reason, Calls),
+}
+
+/// A request whose head is longer than anybody needs.
+fn too_long(request: &Request) -> Option<Refused> {
+    let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > TARGET_LEN_MAX {
+        return Some(Refused::LongTarget);
+    }
+    let lines = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    (target + lines.sum::<usize>() > HEAD_LEN_MAX).then_some(Refused::LongHead)
 }
 
 /// Whether a path belongs to a route: MCP endpoints are single paths, another service is a tree.
@@ -85,33 +109,49 @@ impl Front {
         &self,
         route: &Arc<Route>,
         from: IpAddr,
-        mut request: Request<Incoming>,
+        mut request: Request,
+        arrival: &Arrival,
     ) -> Result<Reading, Refused> {
+        if let Some(refused) = too_long(&request) {
+            return Err(refused);
+        }
         let is_mcp = route.speaks_mcp();
-        let endpoint = route.endpoint(request.uri().path());
+        let endpoint = route.endpoint(request.uri.path());
         let methods = endpoint.map_or("", methods);
-        if is_mcp && !methods.split(", ").any(|method| request.method().as_str() == method) {
-            let asks = request.method() == Method::OPTIONS;
-            let preflight = origin::preflight(request.headers(), methods).filter(|_| asks);
+        if is_mcp && !methods.split(", ").any(|method| request.method.as_str() == method) {
+            let asks = request.method == Method::OPTIONS;
+            let preflight = origin::preflight(&request.headers, methods).filter(|_| asks);
             return Err(match preflight {
                 Some(answer) => Refused::Preflight(Box::new(answer)),
                 None => Refused::Method(methods),
             });
         }
+        let admitted = self.admit(route, (from, arrival), &request).await;
+        if let Err(Unadmitted::Denied(why, challenge)) = admitted {
+            if !request.headers.contains_key(header::EXPECT) {
+                discard(request.body).await;
+            }
+            return Err(Refused::Denied(why, challenge));
+        }
         let wish = if is_mcp { None } else { Wish::of(&mut request) };
-        let (head, body) = request.into_parts();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let mut headers = head.headers;
+        let Request { method, uri, mut headers, body, .. } = request;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let expects_continue = headers.remove(header::EXPECT).is_some();
         strip_hop_by_hop(&mut headers);
         // The upstream gets a Host of its own; what the client called is kept beside it.
-        let authority = head.uri.authority().and_then(|authority| authority.as_str().parse().ok()); // HTTP/2
+        let authority = uri.authority().and_then(|authority| authority.as_str().parse().ok()); // HTTP/2
         headers.remove(FORWARDED_HOST); // nobody but this node knows it
         if let Some(host) = headers.remove(header::HOST).or(authority) {
-            headers.insert(FORWARDED_HOST, host);
+            headers.append(FORWARDED_HOST, host);
+        }
+        let scheme = if arrival.is_tls() { "https" } else { "http" };
+        // Without TLS here there may be some in front, whose word is all that is known of it.
+        if arrival.is_tls() || !headers.contains_key(FORWARDED_PROTO) {
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         }
         if !is_mcp {
-            let errand = ask::keyed_errand(route, &target, &headers);
+            arrival.is_whole(); // its body is passed on as it comes
+            let errand = ask::keyed_errand(route, &target, &headers, Caller::Anyone);
             let (body, client) = match wish {
                 Some((Wish { protocol, client }, coming)) => {
                     upgraded::put(&mut headers, protocol);
@@ -121,29 +161,43 @@ impl Front {
                 None => (Payload::passing(body.map_err(|_| Broke::Client).boxed_unsync()), None),
             };
             let (uid, nature) = (self.journey.cluster.next_uid(), Nature::Unsafe);
-            let (method, route) = (head.method, route.clone());
+            let route = route.clone();
             let sent = Sent::default();
-            let ask = Ask { route, errand, nature, uid, sent, client: None, method, target, headers, body };
+            let caller = Caller::Anyone;
+            let ask = Ask { route, errand, nature, uid, sent, caller, method, target, headers, body };
             let (calls, without_session) = (Calls::None, WithoutSession::Fine);
             return Ok(Reading { ask, calls, without_session, client });
         }
-        let body = read_body(&headers, body, route.body_len_max, expects_continue).await?;
-        let message = if head.method == Method::POST { Some(peek(&headers, &body)?) } else { None };
+        let body =
+            read_body(&headers, body, route.body_len_max, arrival.limits().body_time_max, expects_continue)
+                .await?;
+        arrival.is_whole();
+        let message = if method == Method::POST { Some(peek(&headers, &body)?) } else { None };
+        let Ok(caller) = admitted else {
+            let calls = message.map(|message| message.calls).filter(|_| endpoint == Some(Endpoint::Mcp));
+            return Err(Refused::Undelivered(Reason::KeysUnknown, calls.unwrap_or_default()));
+        };
         let (errand, without_session) = match endpoint {
             Some(Endpoint::Sse) => (ask::http_sse_errand(&mut headers), WithoutSession::Fine),
-            Some(Endpoint::Messages) => {
-                (self.posted_to(route, &target, &mut headers, message.as_ref())?, WithoutSession::Fine)
+            Some(Endpoint::Messages) => (
+                self.posted_to(route, &target, &mut headers, (message.as_ref(), caller))?,
+                WithoutSession::Fine,
+            ),
+            Some(Endpoint::Mcp) | None => {
+                self.errand(route, &target, &headers, &body, (message.as_ref(), caller))?
             }
-            Some(Endpoint::Mcp) | None => self.errand(route, &target, &headers, &body, message.as_ref())?,
         };
         // A GET listens and a DELETE ends what may have ended already.
         let nature = message.as_ref().map_or(Nature::Safe, |message| message.nature);
         let calls = message.map(|message| message.calls).unwrap_or_default();
-        let (method, body) = (head.method, Payload::Whole(body));
+        let body = Payload::Whole(body);
         let (uid, route) = (self.journey.cluster.next_uid(), route.clone());
-        let client = matches!(errand, Errand::Open).then(|| ask::client(&headers, from));
+        let caller = match caller {
+            Caller::Anyone if matches!(errand, Errand::Open) => Caller::Counted(ask::client(&headers, from)),
+            Caller::Anyone | Caller::Counted(_) | Caller::Known(_) => caller,
+        };
         let sent = Sent::default();
-        let ask = Ask { route, errand, nature, uid, sent, client, method, target, headers, body };
+        let ask = Ask { route, errand, nature, uid, sent, caller, method, target, headers, body };
         Ok(Reading { ask, calls, without_session, client: None })
     }
 
@@ -151,12 +205,13 @@ impl Front {
         &self,
         route: &Arc<Route>,
         target: &str,
-        headers: &HeaderMap,
+        headers: &Headers,
         body: &[u8],
-        message: Option<&Message>,
+        (message, caller): (Option<&Message>, Caller),
     ) -> Result<(Errand, WithoutSession), Refused> {
         let calls = || message.map(|message| message.calls.clone()).unwrap_or_default();
-        match ask::mcp_errand(route, target, headers, body, message, self.journey.cluster.seal()) {
+        let seal = self.journey.cluster.seal();
+        match ask::mcp_errand(route, target, headers, body, message, (&seal, caller)) {
             Ok(errand) => {
                 let discover = message.is_some_and(|message| message.method == mcp::Method::Discover);
                 Ok((errand, if discover { WithoutSession::Discover } else { WithoutSession::Fine }))
@@ -174,11 +229,12 @@ impl Front {
         &self,
         route: &Route,
         target: &str,
-        headers: &mut HeaderMap,
-        message: Option<&Message>,
+        headers: &mut Headers,
+        (message, caller): (Option<&Message>, Caller),
     ) -> Result<Errand, Refused> {
         let calls = message.map(|message| message.calls.clone()).unwrap_or_default();
-        match ask::messages_errand(route, target, headers, self.journey.cluster.seal()) {
+        let seal = self.journey.cluster.seal();
+        match ask::messages_errand(route, target, headers, (&seal, caller)) {
             Ok(errand) => Ok(errand),
             Err(NoErrand::NoSession) => Err(Refused::NoSessionId(calls)),
             Err(NoErrand::Gone(why)) => Err(Refused::Gone(why, calls)),
@@ -194,18 +250,23 @@ fn methods(endpoint: Endpoint) -> &'static str {
     }
 }
 
-fn peek(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refused> {
+fn peek(headers: &Headers, body: &[u8]) -> Result<Message, Refused> {
     mcp::peek(body, mcp::has_batches(headers)).map_err(Refused::NotRpc)
 }
 
 /// Reads a body whole. One that is too long is read to its end all the same, within reason, and
 /// thrown away: a connection closed on a client that is still sending shows it a reset, not the 413.
 async fn read_body(
-    headers: &HeaderMap,
-    mut body: Incoming,
+    headers: &Headers,
+    mut body: Coming,
     len_max: usize,
+    time_max: Duration,
     expects_continue: bool,
 ) -> Result<Bytes, Refused> {
+    if let Coming::Whole(whole) = &mut body {
+        let whole = std::mem::take(whole);
+        return if whole.len() <= len_max { Ok(whole) } else { Err(Refused::TooLarge { len_max }) };
+    }
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|len| len > len_max) {
@@ -214,8 +275,8 @@ async fn read_body(
         }
         return Err(Refused::TooLarge { len_max });
     }
-    let reading = tokio::time::timeout(BODY_TIME_MAX, Limited::new(&mut body, len_max).collect());
-    let Ok(read) = reading.await else { return Err(Refused::Unread) };
+    let reading = tokio::time::timeout(time_max, Limited::new(&mut body, len_max).collect());
+    let Ok(read) = reading.await else { return Err(Refused::SlowBody(time_max)) };
     match read {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -226,7 +287,7 @@ async fn read_body(
     }
 }
 
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: Coming) {
     let discarding = async {
         let mut left = DISCARDED_LEN_MAX;
         while let Some(Ok(frame)) = body.frame().await {

@@ -14,7 +14,7 @@ use hyper::{
     StatusCode,
     header::{self, HeaderValue},
 };
-use proto::wire::{GoneWhy, NotHere, Reason, Refusal};
+use proto::wire::{GoneWhy, Limit, NotHere, Reason, Refusal};
 use serde_json::json;
 
 /// A request that was refused before anybody was asked.
@@ -39,6 +39,18 @@ pub(super) fn refused(refused: Refused) -> Answer {
             let message = format!("Request body is larger than {len_max} bytes");
             json_rpc(StatusCode::PAYLOAD_TOO_LARGE, &nobody, INVALID_REQUEST, &message)
         }
+        Refused::SlowBody(time) => {
+            let message = format!("The request's body did not come whole within {time:?} (body_timeout)");
+            json_rpc(StatusCode::REQUEST_TIMEOUT, &nobody, INVALID_REQUEST, &message)
+        }
+        Refused::LongTarget => {
+            let message = "The request's target (path and query) is longer than 16 KiB";
+            json_rpc(StatusCode::URI_TOO_LONG, &nobody, INVALID_REQUEST, message)
+        }
+        Refused::LongHead => {
+            let message = "The request's headers are longer than 64 KiB together";
+            json_rpc(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &nobody, INVALID_REQUEST, message)
+        }
         Refused::Unread => plain(StatusCode::BAD_REQUEST, "the request ended early\n"),
         Refused::NotRpc(NotRpc::NotJson(error)) => {
             json_rpc(StatusCode::BAD_REQUEST, &nobody, PARSE_ERROR, &format!("Parse error: {error}"))
@@ -52,6 +64,13 @@ pub(super) fn refused(refused: Refused) -> Answer {
             json_rpc(StatusCode::BAD_REQUEST, &calls, INVALID_REQUEST, message)
         }
         Refused::Gone(_, calls) => session_not_found(&calls),
+        Refused::Denied(why, challenge) => {
+            let mut answer =
+                json_rpc(StatusCode::UNAUTHORIZED, &nobody, INVALID_REQUEST, &format!("Unauthorized: {why}"));
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, *challenge);
+            answer
+        }
+        Refused::Undelivered(reason, calls) => undelivered(&calls, reason, false),
     }
 }
 
@@ -91,6 +110,14 @@ pub(super) fn method_not_found(calls: &Calls) -> Answer {
     json_rpc(StatusCode::NOT_FOUND, calls, METHOD_NOT_FOUND, "Method not found")
 }
 
+/// A document that anybody may read.
+pub(super) fn document(document: &serde_json::Value) -> Answer {
+    let mut answer = json(StatusCode::OK, Bytes::from(document.to_string()));
+    // A configuration that has changed is noticed within minutes.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    answer
+}
+
 /// A message of a client of HTTP+SSE was taken. The text is what the SDKs' own servers say.
 pub(super) fn accepted() -> Answer {
     let mut answer = plain(StatusCode::ACCEPTED, "Accepted");
@@ -101,14 +128,27 @@ pub(super) fn accepted() -> Answer {
 /// The body of the error for calls that got no answer.
 pub(super) fn undelivered_body(calls: &Calls, reason: Reason, may_have_run: bool) -> Bytes {
     let message = match (reason, may_have_run) {
+        (Reason::KeysUnknown, _) => "The issuer of tokens can't be asked for its keys; try again",
         (Reason::OwnerLost, true) => "The node that served this session died; the request may have run",
         (Reason::OwnerLost, false) => "The node that owned this session is gone, and the session with it",
+        (Reason::Limited(Limit::NewSessions { .. }), _) => {
+            "Too many sessions are being opened at once; this one has not been: try again later"
+        }
+        (Reason::Limited(Limit::ClientSessions), _) => "This client has as many sessions as it may have",
+        (Reason::Limited(_), _) => "There are as many sessions as there may be",
         (_, true) => "The request was lost on its way; it may have run",
         (_, false) => "The request could not be delivered; it has not run",
     };
     let mut data = json!({ "reason": reason.word(), "mayHaveRun": may_have_run });
     if let Reason::UpstreamStatus(status) = reason {
         data["status"] = json!(status);
+    }
+    if let Reason::Limited(limit) = reason {
+        data["limit"] = json!(limit.setting());
+        data["scope"] = json!(limit.scope());
+        if let Limit::NewSessions { retry_after_ms } = limit {
+            data["retryAfterMs"] = json!(retry_after_ms);
+        }
     }
     error_body(calls, NOT_SERVED, message, Some(&data))
 }

@@ -4,12 +4,13 @@
 //!
 //! Only over HTTP/1.1, where a connection carries one answer at a time; it is closed afterwards.
 
+use super::socket::Socket;
 use crate::answer::Answer;
-use crate::headers;
+use crate::headers::{self, Headers};
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, StatusCode, Version,
+    StatusCode, Version,
     header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
@@ -22,7 +23,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
     sync::Notify,
 };
 
@@ -33,14 +33,14 @@ pub(super) struct Stands;
 /// A client's connection, lent to hyper until an answer stands.
 #[derive(Debug)]
 pub(super) struct Lent {
-    stream: Mutex<TcpStream>,
+    socket: Mutex<Socket>,
     standing: Mutex<Option<Answer>>,
     stands: Notify,
 }
 
 impl Lent {
-    pub(super) fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream: Mutex::new(stream), standing: Mutex::default(), stands: Notify::new() })
+    pub(super) fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Self { socket: Mutex::new(socket), standing: Mutex::default(), stands: Notify::new() })
     }
 
     pub(super) fn io(self: &Arc<Self>) -> TokioIo<Io> {
@@ -62,40 +62,41 @@ impl Lent {
         self.stands.notified().await;
     }
 
-    /// The connection and its last answer, once nobody else has it.
-    pub(super) fn reclaim(self: Arc<Self>) -> Option<(TcpStream, Answer)> {
-        let Self { stream, standing, .. } = Arc::into_inner(self)?;
-        let answer = standing.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-        Some((stream.into_inner().unwrap_or_else(PoisonError::into_inner), answer))
+    /// The connection and its last answer if that stands, once nobody else has it.
+    pub(super) fn reclaim(self: Arc<Self>) -> Option<(Socket, Option<Answer>)> {
+        let Self { socket, standing, .. } = Arc::into_inner(self)?;
+        let answer = standing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some((socket.into_inner().unwrap_or_else(PoisonError::into_inner), answer))
     }
 
-    fn stream(&self) -> MutexGuard<'_, TcpStream> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Writes the answer until it ends or its client is gone. One that breaks off is cut off.
-pub(super) async fn serve(mut stream: TcpStream, answer: Answer) -> io::Result<()> {
+pub(super) async fn serve(mut socket: Socket, answer: Answer) -> io::Result<()> {
     let (head, mut body) = answer.into_parts();
-    let (mut hears, mut says) = stream.split();
-    says.write_all(&write_head(head.status, head.headers)).await?;
+    socket.write_all(&write_head(head.status, head.headers)).await?;
+    socket.flush().await?;
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            gone = is_gone(&mut hears) => return gone,
+            gone = is_gone(&mut socket) => return gone,
         };
         match frame {
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 if !data.is_empty() {
                     let size = Bytes::from(format!("{:x}\r\n", data.len()));
-                    says.write_all_buf(&mut size.chain(data).chain(&b"\r\n"[..])).await?;
+                    socket.write_all_buf(&mut size.chain(data).chain(&b"\r\n"[..])).await?;
+                    socket.flush().await?; // TLS keeps what the connection did not take
                 }
             }
             Some(Err(broke)) => return Err(io::Error::other(broke)),
             None => {
-                says.write_all(b"0\r\n\r\n").await?;
-                return says.shutdown().await;
+                socket.write_all(b"0\r\n\r\n").await?;
+                return socket.shutdown().await;
             }
         }
     }
@@ -108,17 +109,16 @@ async fn is_gone(hears: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
-fn write_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
+fn write_head(status: StatusCode, mut headers: Headers) -> Vec<u8> {
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let date = || HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()));
-    if let (header::Entry::Vacant(vacant), Ok(date)) = (headers.entry(header::DATE), date()) {
-        vacant.insert(date);
+    if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
+        headers.add_missing(header::DATE, date);
     }
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
-    headers::write(&headers, &mut head);
+    headers::write(headers.iter(), &mut head);
     head
 }
 
@@ -129,13 +129,13 @@ pub(super) struct Io(Arc<Lent>);
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream()).poll_read(cx, buf)
+        Pin::new(&mut *self.0.socket()).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream()).poll_write(cx, buf)
+        Pin::new(&mut *self.0.socket()).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -143,19 +143,19 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream()).poll_write_vectored(cx, bufs)
+        Pin::new(&mut *self.0.socket()).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true // as every TcpStream is
+        self.0.socket().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream()).poll_flush(cx)
+        Pin::new(&mut *self.0.socket()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream()).poll_shutdown(cx)
+        Pin::new(&mut *self.0.socket()).poll_shutdown(cx)
     }
 }
 
@@ -164,15 +164,17 @@ mod tests {
     use super::*;
     use crate::answer::whole;
     use crate::front::serve::bind;
-    use hyper::{Request, body::Incoming};
+    use crate::front::{Arrival, Request};
     use std::time::Duration;
+    use tokio::net::TcpStream;
     use tokio_util::sync::CancellationToken;
 
     #[tokio::test]
     async fn an_answer_that_stands_is_the_last_of_its_connection() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let limits = crate::front::crowd::tests::limits(10, None);
+        let listener = bind(([127, 0, 0, 1], 0).into(), limits, None).await.expect("a free port");
         let addr = listener.addr;
-        let answer = |_, _: Request<Incoming>| async {
+        let answer = |_, _: Arrival, _: Request| async {
             let mut answer = Answer::new(whole("."));
             answer.extensions_mut().insert(Stands);
             answer

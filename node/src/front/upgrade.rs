@@ -2,14 +2,15 @@
 //! with its request to the upstream, and if that agrees, the client's connection is joined to the
 //! upstream's.
 
-use super::{Front, Open};
+use super::{Front, Open, coming::Request};
 use crate::answer::{Answer, BodyStream, Broke, whole};
+use crate::headers::Headers;
 use crate::upgraded::{self, Joint};
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, Version,
-    body::{Body, Incoming},
+    StatusCode, Version,
+    body::Body,
     header::{self, HeaderValue},
-    upgrade::{self, OnUpgrade},
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -36,14 +37,15 @@ pub(super) struct Client {
 
 impl Wish {
     /// The wish, and what the client will send once it is granted.
-    pub(super) fn of(request: &mut Request<Incoming>) -> Option<(Self, BodyStream)> {
+    pub(super) fn of(request: &mut Request) -> Option<(Self, BodyStream)> {
         // One with a body would have to be answered before the protocol changes; nobody sends such.
-        let protocol = protocol(request.version(), request.headers())?;
-        if !request.body().is_end_stream() {
+        let protocol = protocol(request.version, &request.headers)?;
+        if !request.body.is_end_stream() {
             return None;
         }
+        let upgrade = request.extensions.remove()?; // of HTTP/1.1 hyper puts it on each that asks
         let (coming, joint) = upgraded::body(Broke::Client);
-        let client = Client { upgrade: upgrade::on(request), joint };
+        let client = Client { upgrade, joint };
         Some((Self { protocol, client }, coming))
     }
 }
@@ -75,16 +77,16 @@ impl Front {
             }
             drop(open);
         });
-        Response::from_parts(head, whole(""))
+        Answer::from_parts(head, whole(""))
     }
 }
 
 /// The protocol that a request asks for, if it can be had.
-fn protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let listed = headers.get_all(header::CONNECTION).iter().filter_map(|list| list.to_str().ok());
+fn protocol(version: Version, headers: &Headers) -> Option<HeaderValue> {
+    let listed = headers.get_all(header::CONNECTION).filter_map(|list| list.to_str().ok());
     let is_asked =
         listed.flat_map(|list| list.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-    let mut lines = headers.get_all(header::UPGRADE).iter();
+    let mut lines = headers.get_all(header::UPGRADE);
     let (Some(wish), None) = (lines.next(), lines.next()) else { return None };
     let names = wish.to_str().ok()?.split(',').filter_map(|protocol| protocol.split('/').next());
     let is_http =
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     fn asked(version: Version, connection: &'static str, upgrade: &'static str) -> Option<HeaderValue> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
         headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade));
         protocol(version, &headers)
@@ -120,7 +122,7 @@ mod tests {
         );
         assert_eq!(asked(Version::HTTP_10, "upgrade", "websocket"), None);
         assert_eq!(asked(Version::HTTP_2, "upgrade", "websocket"), None);
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         assert_eq!(protocol(Version::HTTP_11, &headers), None, "to what?");
     }

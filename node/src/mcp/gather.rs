@@ -20,6 +20,11 @@ pub(crate) struct Gather {
 }
 
 impl Gather {
+    /// Whether there is nothing of an event that is not whole yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The events that are whole now that `chunk` has come; empty if none is.
     pub(crate) fn take(&mut self, chunk: &[u8]) -> Result<Bytes, TooLong> {
         let complete = self.boundary.advance(chunk);

@@ -3,6 +3,7 @@
 mod errors;
 mod gather;
 pub(crate) mod modern;
+mod object;
 mod peek;
 mod rpc;
 mod sse;
@@ -18,7 +19,7 @@ pub(crate) use rpc::{About, Id, Rpc, messages, negotiated, one_line};
 pub(crate) use sse::{Boundary, IdPrefix, event, events};
 pub(crate) use tools::{called_tool, level, repeatable_tools, uri};
 
-use hyper::HeaderMap;
+use crate::headers::Headers;
 use hyper::header::HeaderName;
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -31,22 +32,33 @@ const MODERN_FROM: &str = "2026-07-28";
 /// Batches exist in 2025-03-26, which is also what a missing header means (transports, 2025-06-18).
 const BATCHES_UNTIL: &str = "2025-06-18";
 
+/// The revisions that have sessions.
+const WITH_SESSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// The revision with sessions of that name, if there is one.
+pub(crate) fn known_version(name: &str) -> Option<&'static str> {
+    WITH_SESSIONS.into_iter().find(|version| *version == name)
+}
+
 /// Whether the request is of a revision that has no sessions.
-pub(crate) fn is_modern(headers: &HeaderMap) -> bool {
+pub(crate) fn is_modern(headers: &Headers) -> bool {
     version(headers).is_some_and(|version| version >= MODERN_FROM)
 }
 
 /// Whether the request's revision has JSON-RPC batches.
-pub(crate) fn has_batches(headers: &HeaderMap) -> bool {
+pub(crate) fn has_batches(headers: &Headers) -> bool {
     version(headers).is_none_or(|version| version < BATCHES_UNTIL)
 }
 
-fn version(headers: &HeaderMap) -> Option<&str> {
+fn version(headers: &Headers) -> Option<&str> {
     headers.get(PROTOCOL_VERSION)?.to_str().ok()
 }
 
 /// Whether an answer is a stream of events.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(hyper::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    media_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+pub(crate) fn is_event_stream(headers: &Headers) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let media_type =
+        headers.get(hyper::header::CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    let named = media_type.and_then(|value| value.get(..EVENTS.len()));
+    named.is_some_and(|named| named.eq_ignore_ascii_case(EVENTS))
 }

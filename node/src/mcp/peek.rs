@@ -1,5 +1,6 @@
 //! What a POST body asks for, without reading more of it than that.
 
+use super::object::{Object, object};
 use super::rpc::Id;
 use proto::wire::Nature;
 use serde::Deserialize;
@@ -84,16 +85,16 @@ pub(super) struct Envelope<'a> {
 pub(crate) fn peek(body: &[u8], batches: bool) -> Result<Message, NotRpc> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'[') {
-        let envelope: Envelope<'_> = parse(body)?;
+        let Object(envelope): Object<Envelope<'_>> = parse(body)?;
         return message(&envelope);
     }
-    let envelopes: Vec<Envelope<'_>> = parse(body)?;
+    let envelopes: Vec<Object<Envelope<'_>>> = parse(body)?;
     if !batches {
         return Err(NotRpc::Invalid("this protocol version has no batches: send one message per request"));
     }
     let mut calls = Vec::new();
     let mut safe = true;
-    for envelope in &envelopes {
+    for Object(envelope) in &envelopes {
         let message = message(envelope)?;
         if message.method == Method::Initialize {
             return Err(NotRpc::Invalid("initialize must not be part of a batch"));
@@ -123,11 +124,11 @@ impl Calls {
             let is_answer = |envelope: &Envelope<'_>| {
                 envelope.method.is_none() && envelope.id.is_some_and(|id| same_id(id, call))
             };
-            match serde_json::from_slice::<Envelope<'_>>(json) {
+            match object::<Envelope<'_>>(json) {
                 Ok(envelope) => is_answer(&envelope),
                 Err(_) => {
-                    let batch = serde_json::from_slice::<Vec<Envelope<'_>>>(json);
-                    batch.is_ok_and(|batch| batch.iter().any(is_answer))
+                    let batch = serde_json::from_slice::<Vec<Object<Envelope<'_>>>>(json);
+                    batch.is_ok_and(|batch| batch.iter().any(|Object(envelope)| is_answer(envelope)))
                 }
             }
         };
@@ -143,7 +144,9 @@ impl Calls {
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, NotRpc> {
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
+    // What is skipped is not looked at, and a child that reads lines of text may end of another encoding.
+    let text = std::str::from_utf8(body).map_err(|error| NotRpc::NotJson(format!("not UTF-8: {error}")))?;
+    serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => NotRpc::Invalid("not a JSON-RPC 2.0 message"),
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
@@ -196,6 +199,7 @@ mod tests {
             (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "invalid"),
             (r#"{"jsonrpc":"2.0"}"#, "invalid"),
             (r#""text""#, "invalid"),
+            (r#"["2.0",1,"ping",null]"#, "invalid"),
             ("", "not json"),
             ("{", "not json"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, "not json"),
@@ -205,12 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn text_that_is_not_utf_8_is_no_json_wherever_it_stands() {
+        let mut body = br#"{"jsonrpc":"2.0","id":1,"method":"ping","other":"x"}"#.to_vec();
+        assert!(peek(&body, false).is_ok());
+        let at = body.iter().position(|byte| *byte == b'x').expect("it is there");
+        body[at] = 0xff;
+        assert!(matches!(peek(&body, false), Err(NotRpc::NotJson(_))));
+    }
+
+    #[test]
     fn batches_pass_only_where_the_revision_has_them() {
         let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"}]"#;
         assert_eq!(kind(batch, false), "invalid");
         assert_eq!(kind(batch, true), "[RawValue(1)]");
         assert_eq!(kind(r#"[{"jsonrpc":"2.0","method":"b"}]"#, true), "Other");
         assert_eq!(kind("[]", true), "invalid");
+        assert_eq!(kind(r#"[["2.0",1,"ping",null]]"#, true), "invalid");
         assert_eq!(kind(r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#, true), "invalid");
     }
 

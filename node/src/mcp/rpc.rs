@@ -1,6 +1,7 @@
 //! Single JSON-RPC messages, as far as whoever stands between a client and a server must know them:
 //! what kind each is, and which request it belongs to.
 
+use super::object::{Object, object};
 use super::peek::{Envelope, NotRpc, parse};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -56,7 +57,7 @@ pub(crate) enum About {
 #[derive(Default, Deserialize)]
 struct Asked<'a> {
     #[serde(borrow, rename = "_meta")]
-    meta: Option<Token<'a>>,
+    meta: Option<Object<Token<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -76,14 +77,14 @@ struct Cancelled<'a> {
 impl<'a> Rpc<'a> {
     /// Reads one message.
     pub(crate) fn read(json: &'a [u8]) -> Result<Self, NotRpc> {
-        let Envelope { jsonrpc, id, method, params } = parse(json)?;
+        let Object(Envelope { jsonrpc, id, method, params }) = parse(json)?;
         if jsonrpc.as_deref() != Some("2.0") {
             return Err(NotRpc::Invalid("not a JSON-RPC 2.0 message: \"jsonrpc\" is not \"2.0\""));
         }
         match (id, method) {
             (Some(id), Some(method)) => {
                 let meta = params.and_then(read_params::<Asked<'_>>).unwrap_or_default().meta;
-                let token = meta.and_then(|meta| meta.progress_token).map(Id::of);
+                let token = meta.and_then(|Object(meta)| meta.progress_token).map(Id::of);
                 Ok(Self::Request { id, method, token })
             }
             (None, Some(method)) => {
@@ -113,7 +114,7 @@ fn about(method: &str, params: &RawValue) -> About {
 
 /// What can't be read is left to the other end, which knows what it should have been.
 fn read_params<'a, T: Deserialize<'a>>(params: &'a RawValue) -> Option<T> {
-    serde_json::from_str(params.get()).ok()
+    object(params.get().as_bytes()).ok()
 }
 
 /// The messages of a body, which is one or a batch of them.
@@ -146,7 +147,7 @@ pub(crate) fn negotiated(answer: &[u8]) -> Option<String> {
     struct Initialized {
         protocol_version: String,
     }
-    serde_json::from_slice::<Answer>(answer).ok().map(|answer| answer.result.protocol_version)
+    object::<Answer>(answer).ok().map(|answer| answer.result.protocol_version)
 }
 
 #[cfg(test)]
@@ -193,6 +194,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, "invalid"),
             (r#"{"id":1,"method":"a"}"#, "invalid"),
             ("[]", "invalid"),
+            (r#"["2.0",1,"a",null]"#, "invalid"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"_meta":[7]}}"#, "a 1 None"),
             ("Server running on stdio", "not json"),
         ] {
             assert_eq!(read(json), expected, "{json}");

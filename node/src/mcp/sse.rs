@@ -133,7 +133,7 @@ pub(crate) fn events(piece: &[u8]) -> impl Iterator<Item = Event<'_>> {
             if line.is_empty() {
                 event.text = &from[..from.len() - lines.0.len()];
                 return Some(event);
-            } else if let Some(data) = field(line, b"data:") {
+            } else if let Some(data) = field(line, b"data") {
                 if event.data.is_empty() {
                     event.data = Cow::Borrowed(data);
                 } else {
@@ -141,9 +141,9 @@ pub(crate) fn events(piece: &[u8]) -> impl Iterator<Item = Event<'_>> {
                     joined.push(b'\n');
                     joined.extend_from_slice(data);
                 }
-            } else if let Some(id) = field(line, b"id:") {
+            } else if let Some(id) = field(line, b"id") {
                 event.id = Some(id);
-            } else if let Some(name) = field(line, b"event:") {
+            } else if let Some(name) = field(line, b"event") {
                 event.name = Some(name);
             }
         }
@@ -151,9 +151,13 @@ pub(crate) fn events(piece: &[u8]) -> impl Iterator<Item = Event<'_>> {
     })
 }
 
-/// The value of a line that begins so.
+/// The value of a field, if the line is of that name. A line that is the name alone has an empty one.
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let value = line.strip_prefix(name)?;
+    if value.is_empty() {
+        return Some(value);
+    }
+    let value = value.strip_prefix(b":")?;
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
@@ -252,6 +256,11 @@ mod tests {
         assert_eq!(
             read("id:1/2\r\ndata:a\r\n\r\n: ping\r\n\r\n"),
             [event(Some("1/2"), "a"), event(None, "")]
+        );
+        assert_eq!(
+            read("id: 4\ndata: x\nid\ndatax: y\n\n"),
+            [event(Some(""), "x")],
+            "a name alone has no value"
         );
         assert_eq!(read(""), []);
         assert_eq!(read(std::str::from_utf8(&super::event(b"{}")).expect("text")), [event(None, "{}")]);

@@ -1,25 +1,26 @@
 //! What tools say of themselves: which of them may be called twice.
 
+use super::object::{Object, object};
 use super::sse;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 struct Answer {
-    result: Option<Listed>,
+    result: Option<Object<Listed>>,
 }
 
 #[derive(Deserialize)]
 struct Listed {
     #[serde(default)]
-    tools: Vec<Tool>,
+    tools: Vec<Object<Tool>>,
 }
 
 #[derive(Deserialize)]
 struct Tool {
     name: String,
     #[serde(default)]
-    annotations: Annotations,
+    annotations: Object<Annotations>,
 }
 
 /// 2025-03-26 and later, `ToolAnnotations`.
@@ -32,20 +33,20 @@ struct Annotations {
 
 /// Of each tool that an answer to `tools/list` names, whether it may be called twice.
 pub(crate) fn repeatable_tools(body: &[u8], is_event_stream: bool) -> BTreeMap<String, bool> {
-    let listed = |json: &[u8]| serde_json::from_slice::<Answer>(json).ok()?.result;
+    let listed = |json: &[u8]| object::<Answer>(json).ok()?.result;
     let answer = match is_event_stream {
         false => listed(body),
         true => sse::events(body).find_map(|event| listed(&event.data)),
     };
-    let tools = answer.map(|listed| listed.tools).unwrap_or_default();
-    let may = |tool: &Tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint;
-    tools.into_iter().map(|tool| (tool.name.clone(), may(&tool))).collect()
+    let tools = answer.map(|Object(listed)| listed.tools).unwrap_or_default();
+    let may = |Annotations { read_only_hint, idempotent_hint }| read_only_hint || idempotent_hint;
+    tools.into_iter().map(|Object(tool)| (tool.name, may(tool.annotations.0))).collect()
 }
 
 #[derive(Deserialize)]
 struct Call {
     method: String,
-    params: Option<Params>,
+    params: Option<Object<Params>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,18 +58,18 @@ struct Params {
 
 /// The tool that a request calls.
 pub(crate) fn called_tool(body: &[u8]) -> Option<String> {
-    let call: Call = serde_json::from_slice(body).ok()?;
-    call.params.filter(|_| call.method == "tools/call")?.name
+    let call: Call = object(body).ok()?;
+    call.params.filter(|_| call.method == "tools/call")?.0.name
 }
 
 /// The level that a `logging/setLevel` sets.
 pub(crate) fn level(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<Call>(body).ok()?.params?.level
+    object::<Call>(body).ok()?.params?.0.level
 }
 
 /// The resource that a request is about.
 pub(crate) fn uri(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<Call>(body).ok()?.params?.uri
+    object::<Call>(body).ok()?.params?.0.uri
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 
 use super::{
     calls::{Begun, Call, Calls, Done, KEPT_LEN_MAX},
-    endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX},
+    endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX, distrusted, shown_on},
     forward::headers,
     frames::{Frame, FrameError, Reader, Writer},
-    gossip,
+    gossip::{self, Heard},
+    strangers::{At, Place},
 };
-use crate::answer::{Answer, BodyStream};
+use crate::answer::{Answer, BodyStream, Head};
 use crate::ask::{self, Ask, Errand, Payload, Sent};
 use crate::config::{CLUSTER, Protocol, Route};
+use crate::everywhere;
+use crate::headers::let_go;
 use crate::journey::{Journey, NoAnswer};
 use crate::mcp;
+use crate::telemetry::{Kind as SpanKind, TRACEPARENT};
 use crate::upgraded;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -19,17 +23,17 @@ use hyper::{Method, StatusCode};
 use proto::core::route::Hop;
 use proto::id::Tag;
 use proto::wire::{
-    self, CloseCode, CodecError, Give, GoneWhy, Hello, HelloAck, Keep, Kept, Kind, Lane, Locate, Located,
-    Message, Nature, NotHere, NotHereWhy, Reason, Recall, Recalled, Refusal, SessionState, StreamCode, Taken,
-    codec,
+    self, CloseCode, CodecError, Count, End, EndAnswer, Explain, Give, Hello, HelloAck, Keep, Kept, Kind,
+    Lane, List, Message, Nature, News, NotHere, NotHereWhy, Reason, Recall, Recalled, Refusal, StreamCode,
+    Taken, codec,
 };
-use quinn::{Connection, Incoming, RecvStream, SendStream, StoppedError, VarInt};
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, StoppedError, VarInt};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A peer greets as soon as it is connected; one that does not is no peer.
+/// A peer proves the secret at once and greets as soon as it is connected; one that does not is no peer.
 pub(super) const GREETING_TIME: Duration = Duration::from_secs(2);
 
 /// Serves the requests of peers.
@@ -62,16 +66,24 @@ impl Acceptor {
     /// Accepts connections until the endpoint is closed.
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(incoming) = self.bound.endpoint.accept().await {
-            tokio::spawn(self.clone().connection(incoming));
+            if let Some((incoming, unproved)) = self.bound.strangers.admit(incoming) {
+                tokio::spawn(self.clone().connection(incoming, unproved));
+            }
         }
     }
 
-    async fn connection(self: Arc<Self>, incoming: Incoming) {
+    async fn connection(self: Arc<Self>, incoming: Incoming, unproved: Place) {
         let from = incoming.remote_address();
         // A handshake that fails is somebody without the secret, or a network that lost it.
-        let connection = match incoming.await {
-            Ok(connection) => connection,
-            Err(error) => return tracing::debug!(%from, %error, "no handshake"),
+        let connection = match tokio::time::timeout(GREETING_TIME, incoming.into_future()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                if is_refusal(&error) {
+                    self.bound.strangers.note(At::Connection, from);
+                }
+                return tracing::debug!(%from, %error, "no handshake");
+            }
+            Err(_) => return tracing::debug!(%from, "no handshake in time"),
         };
         let hello = match tokio::time::timeout(GREETING_TIME, self.greet(&connection)).await {
             Ok(Ok(hello)) => hello,
@@ -81,13 +93,21 @@ impl Acceptor {
             }
             Err(_) => return connection.close(VarInt::from_u32(CloseCode::BadHello as u32), b"no greeting"),
         };
+        drop(unproved);
         let streams = match hello.lane {
             Lane::Control => CONTROL_MAX,
             Lane::Calls => CALLS_MAX,
             Lane::Streams => STREAMS_MAX,
         };
         connection.set_max_concurrent_bi_streams(VarInt::try_from(streams).expect("a small number"));
-        tokio::join!(self.requests(&connection), self.messages(&connection, hello.advertise));
+        let (peer, credentials) = (shown_on(&connection), self.bound.credentials_until_changed());
+        tokio::select! {
+            _ = async { tokio::join!(self.requests(&connection), self.messages(&connection, &hello)) } => {}
+            () = distrusted(credentials, &peer) => {
+                tracing::info!(%from, name = %hello.name, "a connection is closed that was proved by a removed secret");
+                connection.close(VarInt::from_u32(CloseCode::OldSecret as u32), b"a removed secret");
+            }
+        }
     }
 
     async fn greet(&self, connection: &Connection) -> Result<Hello, FrameError> {
@@ -108,11 +128,16 @@ impl Acceptor {
         }
     }
 
-    async fn messages(&self, connection: &Connection, from: SocketAddr) {
+    async fn messages(&self, connection: &Connection, hello: &Hello) {
         while let Ok(stream) = connection.accept_uni().await {
-            if let Ok(message) = gossip::receive(stream).await {
+            match gossip::receive(stream).await {
                 // A full inbox drops it, as a network would.
-                let _ = self.gossip.try_send((from, message));
+                Ok(Heard::Gossip(message)) => drop(self.gossip.try_send((hello.advertise, message))),
+                Ok(Heard::News(frame)) => match frame.read::<News<'_>>() {
+                    Ok(news) if news.by == hello.name => self.journey.events.hear(&news),
+                    Ok(_) | Err(_) => tracing::debug!(by = %hello.name, "news that can't be read"),
+                },
+                Err(_) => {}
             }
         }
     }
@@ -122,7 +147,7 @@ impl Acceptor {
         let mut reader = Reader::new(recv);
         let read = match reader.frame().await {
             Ok(frame) if frame.kind == Kind::Forward => match frame.read::<wire::Forward<'_>>() {
-                Ok(forward) => self.read_ask(&forward, reader).await,
+                Ok(forward) => self.read_ask(&forward, &frame, reader).await,
                 Err(error) => Err(error),
             },
             Ok(frame) => match self.question(&frame, writer).await {
@@ -135,7 +160,18 @@ impl Acceptor {
             Err(error) => Err(error),
         };
         match read {
-            Ok(Ok((ask, hop, copies))) => self.serve(&ask, hop, copies, writer).await,
+            Ok(Ok((mut ask, hop, copies))) => {
+                let span = self.journey.metrics.traces.child(
+                    ask.headers.get_all(TRACEPARENT),
+                    SpanKind::Server,
+                    "serve",
+                );
+                if let Some(span) = &span {
+                    span.put_into(&mut ask.headers);
+                }
+                self.serve(&ask, hop, copies, writer).await;
+                drop(span);
+            }
             Ok(Err(no_answer)) => write_no_answer(writer, &no_answer).await,
             Err(error) => {
                 tracing::debug!(%error, "a request that can't be read");
@@ -144,7 +180,7 @@ impl Acceptor {
         }
     }
 
-    /// What is answered from memory, in one message.
+    /// What is answered in one message.
     async fn question(&self, frame: &Frame, writer: Writer) -> Result<(), (FrameError, Writer)> {
         let sessions = &self.journey.sessions;
         match frame.kind {
@@ -164,23 +200,41 @@ impl Acceptor {
                 }
                 Err(error) => return Err((error, writer)),
             },
-            // What is neither is refused by its number.
-            Kind::Locate
-            | Kind::Hello
+            Kind::List => match frame.read::<List>() {
+                Ok(list) => answer_once(writer, &sessions.list(list)).await,
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::Explain => match frame.read::<Explain>() {
+                Ok(explain) => answer_once(writer, &sessions.explain(explain.nonce)).await,
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::Count => match frame.read::<Count>() {
+                Ok(Count {}) => answer_once(writer, &everywhere::count(&self.journey)).await,
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::End => match frame.read::<End>() {
+                Ok(end) => {
+                    let outcome = everywhere::end_here(&self.journey, end).await;
+                    answer_once(writer, &EndAnswer { outcome }).await;
+                }
+                Err(error) => return Err((error, writer)),
+            },
+            Kind::Hello
             | Kind::HelloAck
             | Kind::Gossip
             | Kind::Forward
             | Kind::Answer
             | Kind::NotHere
             | Kind::Refused
-            | Kind::Located
             | Kind::Note
             | Kind::Kept
             | Kind::Taken
-            | Kind::Recalled => match frame.read::<Locate<'_>>() {
-                Ok(locate) => answer_once(writer, &Located { state: self.locate(locate.session) }).await,
-                Err(error) => return Err((error, writer)),
-            },
+            | Kind::Recalled
+            | Kind::Listed
+            | Kind::Explained
+            | Kind::EndAnswer
+            | Kind::Counted
+            | Kind::News => return Err((FrameError::Codec(CodecError::Unexpected(frame.kind)), writer)),
         }
         Ok(())
     }
@@ -189,14 +243,23 @@ impl Acceptor {
     async fn read_ask(
         &self,
         forward: &wire::Forward<'_>,
+        frame: &Frame,
         mut reader: Reader,
     ) -> Result<Result<(Ask, Hop, u8), NoAnswer>, FrameError> {
         let Some(route) = self.routes.iter().find(|route| route.id == forward.route) else {
             return Ok(Err(NoAnswer::NotHere(NotHere { hint: None, why: NotHereWhy::NoRoute })));
         };
+        let is_told = route.auth.is_none() || matches!(forward.caller, wire::Caller::Known(_));
+        if !is_told && forward.errand != wire::Errand::Session {
+            // At the entry node that route asks nobody who calls. Sessions say for themselves whose they are.
+            return Ok(Err(NoAnswer::NotHere(NotHere { hint: None, why: NotHereWhy::NoRoute })));
+        }
         let cluster = &self.journey.cluster;
-        let headers = headers(&forward.headers);
-        let is_upgrade = upgraded::is_wished(&headers);
+        let mut headers = headers(&forward.headers, frame);
+        if forward.method == Method::GET.as_str() || forward.nature == Nature::Listens {
+            let_go(&mut headers); // it may stand for hours, and would keep whole packets
+        }
+        let is_upgrade = upgraded::is_wished(headers.iter());
         let body = match route.protocol {
             Protocol::Mcp => Payload::Whole(reader.rest(route.body_len_max).await?),
             // It begins once the upgrade is granted.
@@ -205,14 +268,16 @@ impl Acceptor {
         };
         let errand = match forward.errand {
             wire::Errand::Open => Errand::Open,
-            wire::Errand::Session => match ask::session(route, &headers, cluster.seal()) {
+            wire::Errand::Session => match ask::session(route, &headers, &cluster.seal(), forward.caller) {
                 Ok(id) => Errand::Session(Box::new(id)),
                 Err(why) => return Ok(Err(NoAnswer::Refused(Refusal::Gone(why)))),
             },
-            wire::Errand::Key => ask::keyed_errand(route, forward.target, &headers),
+            wire::Errand::Key => ask::keyed_errand(route, forward.target, &headers, forward.caller),
             wire::Errand::Pinned => {
                 let Payload::Whole(body) = &body else { return Err(FrameError::Short) };
-                let pinned = ask::pinned_errand(route, forward.target, &headers, body, cluster.seal());
+                let seal = cluster.seal();
+                let keys = (&*seal, forward.caller);
+                let pinned = ask::pinned_errand(route, forward.target, &headers, body, keys);
                 let unknown = NotHere { hint: None, why: NotHereWhy::NotMine };
                 let Some(errand) = pinned else { return Ok(Err(NoAnswer::NotHere(unknown))) };
                 errand
@@ -224,7 +289,7 @@ impl Acceptor {
             nature: forward.nature,
             uid: forward.uid,
             sent: Sent::elsewhere(forward.may_have_run),
-            client: forward.client,
+            caller: forward.caller,
             method: Method::from_bytes(forward.method.as_bytes()).map_err(|_| FrameError::Short)?,
             target: forward.target.to_owned(),
             headers,
@@ -289,6 +354,7 @@ impl Acceptor {
             call.undelivered(Done::Lost);
             return writer.give_up(StreamCode::Malformed);
         };
+        drop(head);
         hop_broke |= writer.chunk(frame.clone()).await.is_err();
         let (mut kept, mut kept_len) = (Vec::new(), 0);
         loop {
@@ -327,7 +393,7 @@ impl Acceptor {
         }
     }
 
-    fn head_frame(&self, head: &hyper::http::response::Parts) -> Result<Bytes, CodecError> {
+    fn head_frame(&self, head: &Head) -> Result<Bytes, CodecError> {
         let cluster = &self.journey.cluster;
         let head = wire::Answer {
             view: cluster.world().view.fingerprint(),
@@ -346,7 +412,7 @@ impl Acceptor {
         let endless = is_own || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (head, body) = answer.into_parts();
         let Ok(frame) = self.head_frame(&head) else { return writer.give_up(StreamCode::Malformed) };
-        drop(head); // its values are pieces of the buffer that they were read into
+        drop(head); // its values are pieces of the buffer that they were read into, and a stream may stand for hours
         if writer.chunk(frame).await.is_err() {
             return;
         }
@@ -357,12 +423,18 @@ impl Acceptor {
             true => drop(self.requests.spawn(write_body(body, writer, Some(self.leaving.clone())))),
         }
     }
+}
 
-    fn locate(&self, session: &str) -> SessionState {
-        match self.journey.cluster.seal().open(session) {
-            Ok(id) => self.journey.sessions.state(&id),
-            Err(_) => SessionState::Ended(GoneWhy::Forged),
-        }
+/// Whether a handshake failed for what one end has shown to the other.
+fn is_refusal(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => true,
+        ConnectionError::VersionMismatch
+        | ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::frames::{Reader, Writer};
 use super::link::Peers;
-use proto::id::NodeRef;
+use proto::id::{NodeRef, Nonce};
 use proto::wire::{
-    Give, Keep, Kept, Lane, Locate, Located, Message, Recall, Recalled, SessionState, StreamCode, Taken,
+    Count, Counted, End, EndAnswer, EndOutcome, Explain, Explained, Give, Keep, Kept, Lane, List, Listed,
+    Message, Recall, Recalled, StreamCode, Taken,
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -14,13 +15,28 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 
 impl Peers {
     /// What a node knows of a session.
-    pub(crate) async fn locate(
+    pub(crate) async fn explain(
         self: &Arc<Self>,
         to: NodeRef,
         at: SocketAddr,
-        session: &str,
-    ) -> Option<SessionState> {
-        self.ask_once(to, at, &Locate { session }).await.map(|Located { state }| state)
+        nonce: Nonce,
+    ) -> Option<Explained> {
+        self.ask_once(to, at, &Explain { nonce }).await
+    }
+
+    /// Some of a node's sessions.
+    pub(crate) async fn list(self: &Arc<Self>, to: NodeRef, at: SocketAddr, list: List) -> Option<Listed> {
+        self.ask_once(to, at, &list).await
+    }
+
+    /// How much a node has to do.
+    pub(crate) async fn count(self: &Arc<Self>, to: NodeRef, at: SocketAddr) -> Option<Counted> {
+        self.ask_once(to, at, &Count {}).await
+    }
+
+    /// Has a node end a session.
+    pub(crate) async fn end(self: &Arc<Self>, to: NodeRef, at: SocketAddr, end: &End) -> Option<EndOutcome> {
+        self.ask_once(to, at, end).await.map(|EndAnswer { outcome }| outcome)
     }
 
     /// Hands a backup what it shall keep; whether it has it.

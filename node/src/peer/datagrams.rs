@@ -11,8 +11,10 @@
 //! two share a nonce with a probability of 2^-25; rotating the secret starts anew.
 
 use super::link::Peers;
+use super::strangers::{At, Strangers};
 use crate::config::CLUSTER;
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use proto::id::ClusterSecret;
 use quinn::{
     AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
@@ -27,7 +29,10 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 use tokio::sync::mpsc;
@@ -78,7 +83,15 @@ pub(super) struct Control {
     /// runtime takes it for full until it is told otherwise.
     socket: UdpSocket,
     is_ipv6: bool,
-    keys: Arc<ControlKeys>,
+    keys: Arc<SharedKeys>,
+    pub(super) traffic: Traffic,
+}
+
+/// Bytes that have passed the socket, control datagrams among them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent: Counter,
+    pub(crate) received: Counter,
 }
 
 impl Control {
@@ -86,26 +99,39 @@ impl Control {
     pub(super) fn share(
         socket: UdpSocket,
         secrets: &[ClusterSecret],
+        strangers: Arc<Strangers>,
     ) -> io::Result<(Self, Arc<dyn AsyncUdpSocket>, ControlInbox)> {
         socket.set_nonblocking(true)?;
-        let keys = Arc::new(ControlKeys::new(secrets));
+        let keys = Arc::new(SharedKeys(RwLock::new(ControlKeys::new(secrets))));
         let is_ipv6 = socket.local_addr()?.is_ipv6();
         let own = socket.try_clone()?;
         let (inbox, received) = mpsc::channel(INBOX_LEN);
         let quic = TokioRuntime.wrap_udp_socket(socket)?;
-        let quic = Arc::new(QuicSocket { quic, keys: keys.clone(), inbox });
-        Ok((Self { socket: own, is_ipv6, keys }, quic, received))
+        let traffic = Traffic::default();
+        let quic =
+            Arc::new(QuicSocket { quic, keys: keys.clone(), inbox, strangers, traffic: traffic.clone() });
+        Ok((Self { socket: own, is_ipv6, keys, traffic }, quic, received))
     }
 
     fn send(&self, to: SocketAddr, payload: &[u8]) -> Result<(), ControlTooLong> {
-        let datagram = self.keys.seal(payload)?;
+        let datagram = self.keys.now().seal(payload)?;
         let to = match to.ip() {
             IpAddr::V4(ip) if self.is_ipv6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
         // A full buffer or an unreachable network drops it, as any hop further on might.
-        let _ = self.socket.send_to(&datagram, to);
+        if let Ok(len) = self.socket.send_to(&datagram, to) {
+            self.traffic.sent.inc_by(len as u64);
+        }
         Ok(())
+    }
+
+    pub(super) fn take_secrets(&self, secrets: &[ClusterSecret]) {
+        self.keys.replace(ControlKeys::new(secrets));
+    }
+
+    pub(super) fn opened(&self) -> Vec<u64> {
+        self.keys.now().opened.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -113,8 +139,10 @@ impl Control {
 #[derive(Debug)]
 struct QuicSocket {
     quic: Arc<dyn AsyncUdpSocket>,
-    keys: Arc<ControlKeys>,
+    keys: Arc<SharedKeys>,
     inbox: mpsc::Sender<(SocketAddr, Bytes)>,
+    strangers: Arc<Strangers>,
+    traffic: Traffic,
 }
 
 impl QuicSocket {
@@ -124,10 +152,14 @@ impl QuicSocket {
             IpAddr::V4(ip) => SocketAddr::new(ip.into(), from.port()),
             IpAddr::V6(_) => from,
         };
-        match self.keys.open(datagram) {
+        let opened = self.keys.now().open(datagram);
+        match opened {
             // A full inbox drops it, as a network would.
             Some(payload) => drop(self.inbox.try_send((from, payload))),
-            None => tracing::debug!(%from, "a datagram that is neither QUIC nor a peer's"),
+            None => {
+                tracing::debug!(%from, "a datagram that is neither QUIC nor a peer's");
+                self.strangers.note(At::Datagram, from);
+            }
         }
     }
 }
@@ -138,7 +170,9 @@ impl AsyncUdpSocket for QuicSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.quic.try_send(transmit)
+        self.quic.try_send(transmit)?;
+        self.traffic.sent.inc_by(transmit.contents.len() as u64);
+        Ok(())
     }
 
     fn poll_recv(
@@ -149,6 +183,7 @@ impl AsyncUdpSocket for QuicSocket {
     ) -> Poll<io::Result<usize>> {
         let filled = ready!(self.quic.poll_recv(cx, bufs, meta))?;
         for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(filled) {
+            self.traffic.received.inc_by(meta.len as u64);
             let from = meta.addr;
             take_out(buffer, meta, |datagram| self.receive(from, datagram));
         }
@@ -200,9 +235,25 @@ fn is_quic(datagram: &[u8]) -> bool {
     datagram.first().is_none_or(|first| first & QUIC_BIT != 0)
 }
 
+/// The keys of now. Readers never wait for each other, and a change takes no longer than an assignment.
+#[derive(Debug)]
+struct SharedKeys(RwLock<ControlKeys>);
+
+impl SharedKeys {
+    fn now(&self) -> RwLockReadGuard<'_, ControlKeys> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, keys: ControlKeys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}
+
 /// The keys that seal and open datagrams: the first seals, all open.
 struct ControlKeys {
     keys: Vec<(u8, aead::LessSafeKey)>,
+    /// How many each has opened: none of the first, which is not counted.
+    opened: Vec<AtomicU64>,
     dice: SystemRandom,
 }
 
@@ -221,7 +272,8 @@ impl ControlKeys {
             let key = aead::UnboundKey::new(&aead::AES_256_GCM, &bytes).expect("AES-256 takes 32 bytes");
             (VERSION << 4 | kid, aead::LessSafeKey::new(key))
         };
-        Self { keys: secrets.iter().map(derive).collect(), dice: SystemRandom::new() }
+        let opened = secrets.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { keys: secrets.iter().map(derive).collect(), opened, dice: SystemRandom::new() }
     }
 
     fn seal(&self, payload: &[u8]) -> Result<Vec<u8>, ControlTooLong> {
@@ -247,8 +299,8 @@ impl ControlKeys {
         let (head, sealed) = datagram.split_at_mut_checked(HEAD_LEN)?;
         let ver_kid = head[0];
         let nonce = *head.last_chunk::<NONCE_LEN>()?;
-        let mut candidates = self.keys.iter().filter(|(kid, _)| *kid == ver_kid).peekable();
-        while let Some((_, key)) = candidates.next() {
+        let mut candidates = self.keys.iter().enumerate().filter(|(_, (kid, _))| *kid == ver_kid).peekable();
+        while let Some((at, (_, key))) = candidates.next() {
             let aad = aead::Aad::from([ver_kid]);
             let opened = match candidates.peek() {
                 None => key.open_in_place(iv(nonce), aad, sealed).map(|plain| Bytes::copy_from_slice(plain)),
@@ -260,6 +312,9 @@ impl ControlKeys {
                 }
             };
             if let Ok(payload) = opened {
+                if at > 0 {
+                    self.opened[at].fetch_add(1, Ordering::Relaxed);
+                }
                 return Some(payload);
             }
         }
@@ -426,7 +481,8 @@ mod tests {
             }
         });
 
-        let connecting = a.bound.endpoint.connect(b_addr, SERVER_NAME).expect("a good address");
+        let client = a.bound.credentials().client.clone();
+        let connecting = a.bound.endpoint.connect_with(client, b_addr, SERVER_NAME).expect("a good address");
         let connection = connecting.await.expect("a peer");
         let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
         let bytes: Vec<u8> = (0..LEN).map(|at| (at / 7 % 251) as u8).collect();

@@ -1,11 +1,13 @@
 //! The port that nodes reach each other at: the QUIC endpoint, how its connections are set, and what
-//! shares its number.
+//! shares its number. The secrets that all of it goes by may be replaced while it is in use.
 
-use super::datagrams::{Control, ControlInbox};
+use super::datagrams::{Control, ControlInbox, Traffic};
 use super::frames::{Reader, Writer};
-use super::identity::{self, SERVER_NAME};
-use super::lifeline::LifelinePort;
+use super::identity::{self, Keys, Proof, PublicKey, SERVER_NAME};
+use super::lifeline::{self, LifelinePort};
+use super::strangers::Strangers;
 use crate::config::CLUSTER;
+use prometheus_client::metrics::counter::Counter;
 use proto::id::{ClusterSecret, NodeName, NodeRef};
 use proto::wire::{CloseCode, Hello, HelloAck, Lane, StreamCode};
 use quinn::{
@@ -13,15 +15,17 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
+use rustls::pki_types::CertificateDer;
 use std::{
-    io,
+    fmt, io,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const ALPN: &[u8] = b"ringway/1";
+pub(super) const ALPN: &[u8] = b"ringway/1";
 /// A free UDP port is rarely taken for TCP, and never 16 times in a row by chance.
 const PORTS_TRIED_MAX: usize = 16;
 /// A peer that is gone is noticed here when nothing else notices it. Four keep-alives fit, so that
@@ -41,6 +45,12 @@ pub(super) const STREAMS_MAX: usize = 1_024;
 /// Gossip messages and lookups at once on the control connection.
 pub(super) const CONTROL_MAX: usize = 64;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may stay whose other end has proved itself by a secret that was removed since. The
+/// reason to remove one is mostly that somebody else has it. What is in progress on it then is asked for
+/// again by its entry node, over a connection that is trusted.
+const DISTRUSTED_TIME: Duration = Duration::from_secs(30);
+/// Connections that wait to be accepted: taken at once, so that these are a moment's worth.
+const INCOMING_MAX: usize = 1_024;
 
 /// What this node says of itself when a connection begins.
 #[derive(Clone, Debug)]
@@ -57,7 +67,39 @@ pub(crate) struct Bound {
     pub(super) endpoint: Endpoint,
     pub(super) control: Control,
     pub(super) lifeline: LifelinePort,
+    pub(super) strangers: Arc<Strangers>,
+    credentials: watch::Sender<Arc<Credentials>>,
     greeting: watch::Sender<Option<Greeting>>,
+}
+
+/// What this node shows and accepts, by one list of secrets.
+pub(super) struct Credentials {
+    pub(super) keys: Keys,
+    pub(super) client: quinn::ClientConfig,
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) connector: TlsConnector,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// And how QUIC's connections are accepted by them.
+    fn new(secrets: &[ClusterSecret]) -> io::Result<(Self, quinn::ServerConfig)> {
+        let (server, client) = identity::tls(secrets, CLUSTER, ALPN).map_err(io::Error::other)?;
+        let transport = Arc::new(transport());
+        let server = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(transport.clone()).migration(false).max_incoming(INCOMING_MAX);
+        let client = QuicClientConfig::try_from(client).map_err(io::Error::other)?;
+        let mut client = quinn::ClientConfig::new(Arc::new(client));
+        client.transport_config(transport);
+        let (acceptor, connector) = lifeline::tls(secrets)?;
+        Ok((Self { keys: Keys::new(secrets, CLUSTER), client, acceptor, connector }, server))
+    }
 }
 
 impl Bound {
@@ -67,16 +109,10 @@ impl Bound {
         secrets: &[ClusterSecret],
         name: &NodeName,
     ) -> io::Result<(Self, ControlInbox)> {
-        let (server, client) = identity::tls(secrets, CLUSTER, ALPN).map_err(io::Error::other)?;
-        let transport = Arc::new(transport());
-        let server = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(transport.clone()).migration(false);
-        let client = QuicClientConfig::try_from(client).map_err(io::Error::other)?;
-        let mut client = quinn::ClientConfig::new(Arc::new(client));
-        client.transport_config(transport);
+        let (credentials, server) = Credentials::new(secrets)?;
 
         // Stable keys let a restarted node reset what its predecessor left open at once (RFC 9000, 10.3).
+        // They stay those of the secret that the process began with.
         let own = |purpose: &str| secrets[0].derive(purpose, &format!("{CLUSTER}|{name}"));
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &own("reset"));
         let mut config = EndpointConfig::new(Arc::new(reset_key));
@@ -87,12 +123,51 @@ impl Bound {
         config.grease_quic_bit(false);
 
         let (socket, listener) = bind_both(at)?;
-        let (control, quic, inbox) = Control::share(socket, secrets)?;
-        let mut endpoint =
+        let strangers = Arc::<Strangers>::default();
+        let (control, quic, inbox) = Control::share(socket, secrets, strangers.clone())?;
+        let endpoint =
             Endpoint::new_with_abstract_socket(config, Some(server), quic, Arc::new(TokioRuntime))?;
-        endpoint.set_default_client_config(client);
-        let lifeline = LifelinePort::new(listener, secrets)?;
-        Ok((Self { endpoint, control, lifeline, greeting: watch::Sender::new(None) }, inbox))
+        let lifeline = LifelinePort::new(listener)?;
+        let credentials = watch::Sender::new(Arc::new(credentials));
+        let greeting = watch::Sender::new(None);
+        Ok((Self { endpoint, control, lifeline, strangers, credentials, greeting }, inbox))
+    }
+
+    /// From now on these: the first identifies and seals, all are accepted. What is open stays open, and is
+    /// replaced by [`Peers::keep_renewed`](super::Peers::keep_renewed) and the lifelines themselves.
+    ///
+    /// # Errors
+    /// If no keys can be made of them; then nothing has changed.
+    pub(crate) fn take_secrets(&self, secrets: &[ClusterSecret]) -> io::Result<()> {
+        let (credentials, server) = Credentials::new(secrets)?;
+        self.control.take_secrets(secrets);
+        self.endpoint.set_server_config(Some(server));
+        self.credentials.send_replace(Arc::new(credentials));
+        Ok(())
+    }
+
+    /// Of each secret, in their order, how many control datagrams it has opened; the first is not counted.
+    pub(crate) fn opened_datagrams(&self) -> Vec<u64> {
+        self.control.opened()
+    }
+
+    /// Attempts of those who have not this cluster's secret.
+    pub(crate) fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
+    pub(super) fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.borrow().clone()
+    }
+
+    pub(super) fn credentials_until_changed(&self) -> watch::Receiver<Arc<Credentials>> {
+        self.credentials.subscribe()
+    }
+
+    /// What has passed the socket.
+    pub(crate) fn traffic(&self) -> [Counter; 2] {
+        let Traffic { sent, received } = self.control.traffic.clone();
+        [sent, received]
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -118,10 +193,31 @@ impl Bound {
 
     /// Asks the node at `addr` for the highest incarnation it has seen under this node's name.
     pub(crate) async fn known_incarnation(&self, addr: SocketAddr, greeting: &Greeting) -> Option<u64> {
-        let (connection, ack) = dial(&self.endpoint, greeting, addr, Lane::Control).await.ok()?;
-        connection.close(VarInt::from_u32(CloseCode::Leaving as u32), b"");
-        Some(ack.known_inc)
+        let dialled = dial(self, greeting, addr, Lane::Control).await.ok()?;
+        dialled.connection.close(VarInt::from_u32(CloseCode::Leaving as u32), b"");
+        Some(dialled.ack.known_inc)
     }
+}
+
+/// Resolves when a connection is to be closed whose other end has shown this key: some time after it is
+/// accepted no more.
+pub(super) async fn distrusted(mut credentials: watch::Receiver<Arc<Credentials>>, peer: &PublicKey) {
+    loop {
+        if credentials.wait_for(|now| !now.keys.accept(peer)).await.is_err() {
+            return std::future::pending().await; // the endpoint itself is gone
+        }
+        // Somebody may put it back.
+        let again = credentials.wait_for(|now| now.keys.accept(peer));
+        if tokio::time::timeout(DISTRUSTED_TIME, again).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The key that the other end of a connection has shown.
+pub(super) fn shown_on(connection: &Connection) -> PublicKey {
+    let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'_>>>().ok());
+    PublicKey::shown(shown.as_ref().map(|shown| shown.as_slice()))
 }
 
 fn known(greeting: Option<&Greeting>) -> Greeting {
@@ -166,16 +262,25 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// A connection of one lane to the node at `addr`, greeted.
+/// A connection that was dialled, and greeted.
+pub(super) struct Dialled {
+    pub(super) connection: Connection,
+    pub(super) ack: HelloAck,
+    pub(super) proof: Proof,
+}
+
+/// A connection of one lane to the node at `addr`.
 pub(super) async fn dial(
-    endpoint: &Endpoint,
+    bound: &Bound,
     greeting: &Greeting,
     addr: SocketAddr,
     lane: Lane,
-) -> Result<(Connection, HelloAck), DialError> {
+) -> Result<Dialled, DialError> {
+    let credentials = bound.credentials();
     let dialled = async {
-        let connection = endpoint
-            .connect(addr, SERVER_NAME)
+        let connection = bound
+            .endpoint
+            .connect_with(credentials.client.clone(), addr, SERVER_NAME)
             .map_err(DialError::Connect)?
             .await
             .map_err(DialError::Handshake)?;
@@ -187,7 +292,8 @@ pub(super) async fn dial(
         writer.finish();
         let frame = Reader::new(recv).frame().await.map_err(|_| DialError::Greeting)?;
         let ack = frame.read::<HelloAck>().map_err(|_| DialError::Greeting)?;
-        Ok((connection, ack))
+        let proof = Proof { own: credentials.keys.own().clone(), peer: shown_on(&connection) };
+        Ok(Dialled { connection, ack, proof })
     };
     tokio::time::timeout(DIAL_TIMEOUT, dialled).await.map_err(|_| DialError::TimedOut)?
 }
@@ -205,8 +311,8 @@ pub(super) enum DialError {
     Forgotten,
 }
 
-impl std::fmt::Display for DialError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => error.fmt(f),
             Self::Handshake(error) => error.fmt(f),

@@ -6,14 +6,12 @@ use super::{
 };
 use crate::answer::{Answer, BodyStream};
 use crate::ask::Payload;
+use crate::headers::Headers;
 use crate::upgraded;
 use bytes::Bytes;
-use hyper::{
-    HeaderMap, Method, Response, StatusCode,
-    header::{HeaderName, HeaderValue},
-};
-use proto::id::{Fingerprint, NodeRef, Principal, RouteId};
-use proto::wire::{self, Errand, Kind, Lane, Nature, NotHere, Reason, Refusal, StreamCode};
+use hyper::{Method, StatusCode, header::HeaderValue};
+use proto::id::{Fingerprint, NodeRef, RouteId};
+use proto::wire::{self, Caller, Errand, Kind, Lane, Nature, NotHere, Reason, Refusal, StreamCode};
 use quinn::WriteError;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
@@ -31,10 +29,10 @@ pub(crate) struct Outgoing<'a> {
     /// How many copies of it were sent before.
     pub(crate) copies: u8,
     pub(crate) may_have_run: bool,
-    pub(crate) client: Option<Principal>,
+    pub(crate) caller: Caller,
     pub(crate) method: &'a Method,
     pub(crate) target: &'a str,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) headers: &'a Headers,
     pub(crate) body: &'a Payload,
 }
 
@@ -61,7 +59,7 @@ impl Peers {
         // Streams that may stay open for hours, and upgraded connections; what else there is, is answered
         // and done.
         let listens = outgoing.method == Method::GET || outgoing.nature == Nature::Listens;
-        let is_upgrade = upgraded::is_wished(outgoing.headers);
+        let is_upgrade = upgraded::is_wished(outgoing.headers.iter());
         let lane = if listens || is_upgrade { Lane::Streams } else { Lane::Calls };
         let slot = match tokio::time::timeout_at(deadline, self.slot(outgoing.at, lane)).await {
             Ok(Ok(slot)) if slot.node() == outgoing.to => Arc::new(slot),
@@ -86,7 +84,7 @@ impl Peers {
             uid: outgoing.uid,
             copies: outgoing.copies,
             may_have_run: outgoing.may_have_run,
-            client: outgoing.client,
+            caller: outgoing.caller,
             method: outgoing.method.as_str(),
             target: outgoing.target,
             headers: outgoing.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
@@ -188,18 +186,18 @@ fn read_answer(frame: &Frame, reader: Reader, slot: Arc<Slot>) -> Result<Deliver
         return Ok(Delivered::Refused(frame.read()?));
     }
     let head = frame.read::<wire::Answer<'_>>()?;
-    let mut answer = Response::new(reader.into_body(Some(slot)));
+    let mut answer = Answer::new(reader.into_body(Some(slot)));
     *answer.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    *answer.headers_mut() = headers(&head.headers);
+    *answer.headers_mut() = headers(&head.headers, frame);
     Ok(Delivered::Answer { answer, sessions: head.sessions })
 }
 
-/// Headers as they came over the wire; what is no header is left out.
-pub(super) fn headers(listed: &wire::Headers<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(listed.len());
+/// Headers as they came over the wire, in a frame; what is no header is left out.
+pub(super) fn headers(listed: &wire::Headers<'_>, frame: &Frame) -> Headers {
+    let mut headers = Headers::with_room_for(listed.len());
     for (name, value) in listed {
         if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+            (crate::headers::name(name.as_bytes()), HeaderValue::from_maybe_shared(frame.piece(value)))
         {
             headers.append(name, value);
         }

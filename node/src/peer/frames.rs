@@ -50,6 +50,11 @@ impl Frame {
         codec::payload(self.kind, &self.payload).map_err(FrameError::Codec)
     }
 
+    /// What was borrowed from it, kept without a copy.
+    pub(super) fn piece(&self, borrowed: &[u8]) -> Bytes {
+        self.payload.slice_ref(borrowed)
+    }
+
     /// The bytes of a message of chitchat's.
     pub(super) fn gossip(self) -> Result<Bytes, FrameError> {
         if self.kind == Kind::Gossip {

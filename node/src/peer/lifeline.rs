@@ -7,19 +7,23 @@
 //! from a process that lives. A refusal counts when it comes twice, so that a port that is closed for
 //! a moment convicts nobody; and only of a process whose lifeline has stood, so that a port which was
 //! never open to TCP convicts nobody either. Whoever is told ([`Sign`]) decides what follows.
+//!
+//! When the cluster's secrets change, a lifeline is replaced by another before it is let go: nobody sees an
+//! end of it.
 
 use super::accept::GREETING_TIME;
-use super::endpoint::{Bound, Greeting};
-use super::identity::{self, SERVER_NAME};
+use super::endpoint::{Bound, Greeting, distrusted};
+use super::identity::{self, Proof, PublicKey, SERVER_NAME, Trust};
 use super::link::Peers;
+use super::strangers::At;
 use crate::config::CLUSTER;
 use proto::id::{ClusterSecret, NodeRef};
 use proto::wire::{FRAME_HEAD_LEN, FrameHead, Hello, Lane, codec};
-use rustls::{client::Resumption, pki_types::ServerName};
+use rustls::{CommonState, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     collections::HashMap,
-    fmt, io,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -34,7 +38,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 
-const ALPN: &[u8] = b"ringway-lifeline/1";
+pub(super) const ALPN: &[u8] = b"ringway-lifeline/1";
 /// Refusals this far apart are two, not one moment seen twice.
 const REFUSALS_APART: Duration = Duration::from_millis(10);
 /// After a lifeline's end: at once, then often enough to have proof of a death within 15 ms.
@@ -106,28 +110,33 @@ impl Lifelines {
 
 /// The port's TCP half. The socket stays open as long as this lives, whether or not anybody accepts:
 /// that it is closed is proof of death.
+#[derive(Debug)]
 pub(super) struct LifelinePort {
     listener: std::net::TcpListener,
-    acceptor: TlsAcceptor,
-    connector: TlsConnector,
-}
-
-impl fmt::Debug for LifelinePort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LifelinePort").field("listener", &self.listener).finish_non_exhaustive()
-    }
 }
 
 impl LifelinePort {
-    pub(super) fn new(listener: std::net::TcpListener, secrets: &[ClusterSecret]) -> io::Result<Self> {
+    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let (mut server, mut client) = identity::tls(secrets, CLUSTER, ALPN).map_err(io::Error::other)?;
-        // Every lifeline proves the secret itself, and nothing is sent on it later.
-        server.send_tls13_tickets = 0;
-        client.resumption = Resumption::disabled();
-        let (acceptor, connector) = (Arc::new(server).into(), Arc::new(client).into());
-        Ok(Self { listener, acceptor, connector })
+        Ok(Self { listener })
     }
+}
+
+/// What lifelines are accepted and dialled with.
+pub(super) fn tls(secrets: &[ClusterSecret]) -> io::Result<(TlsAcceptor, TlsConnector)> {
+    let (server, client) = identity::tls(secrets, CLUSTER, ALPN).map_err(io::Error::other)?;
+    Ok((Arc::new(server).into(), Arc::new(client).into()))
+}
+
+/// A lifeline that this node holds.
+pub(crate) struct Lifeline {
+    stream: TlsStream<TcpStream>,
+    proof: Proof,
+}
+
+/// The key that the other end has shown.
+fn shown_on(tls: &CommonState) -> PublicKey {
+    PublicKey::shown(tls.peer_certificates())
 }
 
 /// Answers those who hold a lifeline to this node, until it is dropped.
@@ -155,12 +164,17 @@ pub(crate) async fn accept_lifelines(bound: Arc<Bound>) -> io::Result<()> {
     }
 }
 
-/// Greets and stays, until the other end goes or this node becomes another.
+/// Greets and stays, until the other end goes, has proved itself by a secret that is removed, or this node
+/// becomes another.
 async fn answer(bound: Arc<Bound>, tcp: TcpStream, from: SocketAddr, unproved: OwnedSemaphorePermit) {
     prepare(&tcp);
     let (greeting, mut changes) = bound.greeting_until_changed();
     let greeted = async {
-        let mut stream = bound.lifeline.acceptor.accept(tcp).await?;
+        let mut stream = bound.credentials().acceptor.accept(tcp).await.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                bound.strangers.note(At::Lifeline, from); // TLS's own word, not the network's
+            }
+        })?;
         let node = greet(&mut stream, &greeting).await?;
         io::Result::Ok((stream, node))
     };
@@ -171,8 +185,10 @@ async fn answer(bound: Arc<Bound>, tcp: TcpStream, from: SocketAddr, unproved: O
     };
     drop(unproved);
     tracing::debug!(%from, %node, "a lifeline");
+    let (peer, credentials) = (shown_on(stream.get_ref().1), bound.credentials_until_changed());
     tokio::select! {
         () = end_of(&mut stream) => {}
+        () = distrusted(credentials, &peer) => tracing::info!(%from, %node, "a lifeline of a removed secret"),
         _ = changes.changed() => {}
     }
 }
@@ -184,12 +200,12 @@ async fn hold(bound: Arc<Bound>, node: NodeRef, addr: SocketAddr, signs: mpsc::S
         tokio::time::sleep(case.pause()).await;
         let found = reach(&bound, addr).await;
         match case.judge(found, Instant::now()) {
-            Verdict::Stands(mut stream) => {
+            Verdict::Stands(lifeline) => {
                 let since = Instant::now();
                 if signs.send(Sign::Alive(node)).await.is_err() {
                     return; // nobody listens any more
                 }
-                end_of(&mut stream).await;
+                stand(&bound, node, addr, lifeline).await;
                 let _ = signs.send(Sign::Ended(node)).await;
                 tracing::debug!(%node, %addr, "a lifeline has ended");
                 case.ended(since.elapsed());
@@ -200,6 +216,36 @@ async fn hold(bound: Arc<Bound>, node: NodeRef, addr: SocketAddr, signs: mpsc::S
             }
             Verdict::Unproved => {}
         }
+    }
+}
+
+/// Returns when the lifeline has ended, and there is none in its place.
+async fn stand(bound: &Bound, node: NodeRef, addr: SocketAddr, mut lifeline: Lifeline) {
+    loop {
+        let Lifeline { stream, proof } = &mut lifeline;
+        lifeline = tokio::select! {
+            () = end_of(stream) => return,
+            () = distrusted(bound.credentials_until_changed(), &proof.peer) => return,
+            next = renewed(bound, node, addr, proof) => next,
+        };
+        tracing::debug!(%node, %addr, "a lifeline by the secrets of now");
+    }
+}
+
+/// The lifeline that takes the place of one that the secrets have changed under.
+async fn renewed(bound: &Bound, node: NodeRef, addr: SocketAddr, proof: &Proof) -> Lifeline {
+    let mut credentials = bound.credentials_until_changed();
+    loop {
+        if credentials.wait_for(|now| now.keys.judge(proof) != Trust::Current).await.is_err() {
+            return std::future::pending().await; // the endpoint itself is gone
+        }
+        if let Found::Greeted(who, lifeline) = reach(bound, addr).await
+            && who == node
+        {
+            return lifeline;
+        }
+        // The other end may not accept it yet. What stands is as good as it was.
+        tokio::time::sleep(PAUSE_MAX).await;
     }
 }
 
@@ -288,7 +334,7 @@ impl Case {
 }
 
 /// One attempt to get a lifeline to whoever is at `addr`.
-async fn reach(bound: &Bound, addr: SocketAddr) -> Found<TlsStream<TcpStream>> {
+async fn reach(bound: &Bound, addr: SocketAddr) -> Found<Lifeline> {
     let reaching = async {
         let tcp = match TcpStream::connect(addr).await {
             Ok(tcp) => tcp,
@@ -297,9 +343,11 @@ async fn reach(bound: &Bound, addr: SocketAddr) -> Found<TlsStream<TcpStream>> {
         };
         prepare(&tcp);
         let name = ServerName::try_from(SERVER_NAME).expect("a plain name");
-        let mut stream = bound.lifeline.connector.connect(name, tcp).await?;
+        let credentials = bound.credentials();
+        let mut stream = credentials.connector.connect(name, tcp).await?;
         let node = greet(&mut stream, &bound.greeting()).await?;
-        Ok(Found::Greeted(node, stream))
+        let proof = Proof { own: credentials.keys.own().clone(), peer: shown_on(stream.get_ref().1) };
+        Ok(Found::Greeted(node, Lifeline { stream, proof }))
     };
     match tokio::time::timeout(GREETING_TIME, reaching).await {
         Ok(Ok(found)) => found,
@@ -516,7 +564,7 @@ mod tests {
         lifelines.watch([(life(5), addr)]);
         for _ in 0..4 {
             let (tcp, _) = listener.accept().await.expect("an attempt");
-            assert!(stranger.lifeline.acceptor.accept(tcp).await.is_err(), "it must not be trusted");
+            assert!(stranger.credentials().acceptor.accept(tcp).await.is_err(), "it must not be trusted");
         }
         assert_eq!(signs.try_recv(), Err(TryRecvError::Empty));
     }
@@ -526,11 +574,10 @@ mod tests {
         let (_bound, addr, _accepting) = start(life(5));
         // It would trust this node, but has no more than another secret to show.
         let (stranger, _) = bind(2, life(6));
-        let listener = std::net::TcpListener::bind(loopback()).expect("a free port");
-        let trusting = LifelinePort::new(listener, &secrets(&[2, 1])).expect("two secrets");
+        let (_, trusting) = tls(&secrets(&[2, 1])).expect("two secrets");
         let tcp = TcpStream::connect(addr).await.expect("an open port");
         let name = ServerName::try_from(SERVER_NAME).expect("a plain name");
-        let mut stream = trusting.connector.connect(name, tcp).await.expect("the node is known to it");
+        let mut stream = trusting.connect(name, tcp).await.expect("the node is known to it");
         greet(&mut stream, &stranger.greeting()).await.expect_err("no greeting for a stranger");
 
         let mut silent = TcpStream::connect(addr).await.expect("an open port");

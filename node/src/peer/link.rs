@@ -1,6 +1,9 @@
 //! The connections to each peer: made when first needed, grown when full, dropped when dead.
 
-use super::endpoint::{Bound, CALLS_MAX, CONTROL_MAX, DialError, STREAMS_MAX, dial, usable};
+use super::endpoint::{
+    Bound, CALLS_MAX, CONTROL_MAX, DialError, Dialled, STREAMS_MAX, dial, distrusted, usable,
+};
+use super::identity::{Keys, Proof, Trust};
 use bytes::Bytes;
 use proto::id::NodeRef;
 use proto::wire::{CloseCode, Lane};
@@ -48,6 +51,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct LaneLink {
     open: Mutex<Vec<Arc<Greeted>>>,
+    /// Made under secrets that have changed since: what is in progress on them goes on, nothing begins.
+    retired: Mutex<Vec<Retired>>,
     /// Held while dialling, so that a burst of requests makes one connection and not one each; with
     /// the last failure, which is the answer to all who waited for that dial.
     dialling: tokio::sync::Mutex<Option<(Instant, DialError)>>,
@@ -59,7 +64,15 @@ struct LaneLink {
 struct Greeted {
     connection: Connection,
     node: NodeRef,
+    proof: Proof,
     in_flight: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Retired {
+    greeted: Arc<Greeted>,
+    /// Nothing was in progress on it when it was last looked at.
+    was_quiet: bool,
 }
 
 /// The right to open one stream.
@@ -153,6 +166,11 @@ impl Peers {
         self.bound.endpoint.wait_idle().await;
     }
 
+    /// Every peer that there is a connection to, or was.
+    pub(super) fn all_links(&self) -> Vec<Arc<Link>> {
+        self.links().values().cloned().collect()
+    }
+
     fn links(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,11 +178,7 @@ impl Peers {
 
 impl Link {
     pub(super) async fn slot(&self, bound: &Bound, lane: Lane) -> Result<Slot, DialError> {
-        let lane_link = match lane {
-            Lane::Control => &self.control,
-            Lane::Calls => &self.calls,
-            Lane::Streams => &self.streams,
-        };
+        let lane_link = self.lane(lane);
         if let Some(slot) = lane_link.free() {
             return Ok(slot);
         }
@@ -179,11 +193,51 @@ impl Link {
         if let Some((_, error)) = failure.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(error.clone());
         }
-        let dialled = dial(&bound.endpoint, &bound.greeting(), self.addr, lane).await;
-        let (connection, ack) =
-            dialled.inspect_err(|error| *failure = Some((Instant::now(), error.clone())))?;
+        let dialled = self.dial(bound, lane).await;
+        let greeted = dialled.inspect_err(|error| *failure = Some((Instant::now(), error.clone())))?;
+        lane_link.add(greeted)
+    }
+
+    async fn dial(&self, bound: &Bound, lane: Lane) -> Result<Greeted, DialError> {
+        let Dialled { connection, ack, proof } = dial(bound, &bound.greeting(), self.addr, lane).await?;
         tracing::debug!(peer = %ack.name, addr = %self.addr, ?lane, "connected");
-        lane_link.add(Greeted { connection, node: ack.node, in_flight: AtomicUsize::new(0) })
+        let (open, peer, credentials) =
+            (connection.clone(), proof.peer.clone(), bound.credentials_until_changed());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = open.closed() => {}
+                () = distrusted(credentials, &peer) => {
+                    tracing::info!("a connection is closed that was proved by a removed secret");
+                    open.close(VarInt::from_u32(CloseCode::OldSecret as u32), b"a removed secret");
+                }
+            }
+        });
+        Ok(Greeted { connection, node: ack.node, proof, in_flight: AtomicUsize::new(0) })
+    }
+
+    fn lane(&self, lane: Lane) -> &LaneLink {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Calls => &self.calls,
+            Lane::Streams => &self.streams,
+        }
+    }
+
+    /// Puts a connection by the secrets of now in the place of those by earlier ones, and closes the latter
+    /// when nothing is in progress on them. Whether there is more to be done later.
+    pub(super) async fn renew(&self, bound: &Bound, lane: Lane) -> bool {
+        let lane_link = self.lane(lane);
+        if lane_link.has_outdated(&bound.credentials().keys) {
+            match self.dial(bound, lane).await {
+                Ok(next) => lane_link.replace(next, &bound.credentials().keys),
+                // Where it is the other end that does not accept it yet, what there is goes on serving.
+                Err(error) => {
+                    tracing::debug!(addr = %self.addr, %error, "no connection by the secrets of now")
+                }
+            }
+        }
+        lane_link.close_quiet();
+        lane_link.has_outdated(&bound.credentials().keys) || !lane_link.retired().is_empty()
     }
 
     /// Whether any connection is left.
@@ -200,6 +254,14 @@ impl Link {
                 !gone
             });
             any |= !open.is_empty();
+            lane.retired().retain(|retired| {
+                let gone = is_gone(retired.greeted.node);
+                if gone {
+                    let code = VarInt::from_u32(CloseCode::NotThePeer as u32);
+                    retired.greeted.connection.close(code, b"not a member any more");
+                }
+                !gone
+            });
         }
         any
     }
@@ -207,7 +269,50 @@ impl Link {
 
 impl LaneLink {
     fn new(in_flight_max: usize) -> Self {
-        Self { open: Mutex::default(), dialling: tokio::sync::Mutex::new(None), in_flight_max }
+        Self {
+            open: Mutex::default(),
+            retired: Mutex::default(),
+            dialling: tokio::sync::Mutex::new(None),
+            in_flight_max,
+        }
+    }
+
+    fn has_outdated(&self, keys: &Keys) -> bool {
+        self.open().iter().any(|greeted| greeted.is_outdated(keys))
+    }
+
+    /// In one step, so that nobody finds the lane without a connection.
+    fn replace(&self, next: Greeted, keys: &Keys) {
+        let mut open = self.open();
+        let (outdated, mut current): (Vec<_>, Vec<_>) =
+            open.drain(..).partition(|greeted| greeted.is_outdated(keys));
+        current.push(Arc::new(next));
+        *open = current;
+        drop(open);
+        let mut retired = self.retired();
+        retired.extend(outdated.into_iter().map(|greeted| Retired { greeted, was_quiet: false }));
+        // The secrets have changed again before the last ones were done with.
+        while retired.len() > CONNECTIONS_MAX {
+            retired.remove(0).close();
+        }
+    }
+
+    /// Closes the retired ones on which nothing is in progress, at the second look that finds it so: the first
+    /// may come before the other end knows that its last answer has arrived.
+    fn close_quiet(&self) {
+        self.retired().retain_mut(|retired| {
+            let is_quiet = retired.greeted.in_flight.load(Ordering::Relaxed) == 0;
+            let is_done = is_quiet && retired.was_quiet;
+            if is_done {
+                retired.close();
+            }
+            retired.was_quiet = is_quiet;
+            !is_done && retired.greeted.connection.close_reason().is_none()
+        });
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Retired>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free(&self) -> Option<Slot> {
@@ -232,5 +337,18 @@ impl LaneLink {
 
     fn open(&self) -> MutexGuard<'_, Vec<Arc<Greeted>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Greeted {
+    fn is_outdated(&self, keys: &Keys) -> bool {
+        self.connection.close_reason().is_none() && keys.judge(&self.proof) != Trust::Current
+    }
+}
+
+impl Retired {
+    fn close(&self) {
+        let code = VarInt::from_u32(CloseCode::OldSecret as u32);
+        self.greeted.connection.close(code, b"another one has taken its place");
     }
 }

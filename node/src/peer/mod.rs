@@ -6,6 +6,8 @@
 //! node as the owner) receives one, [`calls`] keeps it from running twice; [`ask_once`] carries short
 //! questions, [`gossip`] chitchat's messages. [`datagrams`] shares QUIC's UDP socket for what must
 //! arrive at once or not at all, and [`lifeline`] is the TCP connection whose end tells of a death.
+//! [`renewal`] replaces connections when the secrets change, [`strangers`] bounds and counts those who have
+//! none of them.
 
 mod accept;
 mod ask_once;
@@ -18,6 +20,10 @@ mod gossip;
 mod identity;
 mod lifeline;
 mod link;
+mod renewal;
+#[cfg(test)]
+mod scene;
+mod strangers;
 
 pub(crate) use accept::Acceptor;
 pub(crate) use datagrams::ControlInbox;
@@ -25,3 +31,4 @@ pub(crate) use endpoint::{Bound, Greeting};
 pub(crate) use forward::{Delivered, Outgoing};
 pub(crate) use lifeline::{Found, Lifelines, Sign, accept_lifelines};
 pub(crate) use link::Peers;
+pub(crate) use strangers::At;

@@ -9,15 +9,16 @@
 use super::table::Live;
 use crate::answer::Answer;
 use crate::ask::Ask;
+use crate::headers::Changed;
 use crate::mcp::{self, IdPrefix, LAST_EVENT_ID};
 use http_body_util::BodyExt;
-use hyper::{HeaderMap, Method, header::HeaderValue};
+use hyper::{Method, header::HeaderValue};
 use proto::wire::{Nature, Reason, Refusal};
 use std::{fmt, str::FromStr};
 
 /// One of a session's streams of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     /// The server's own.
     Own,
     /// The answer to the call of that number.
@@ -26,7 +27,7 @@ pub(super) enum Stream {
 
 /// The stream that the answer to a request is or goes on with, `None` where the last event's id does not
 /// say. Makes that id the upstream's own.
-pub(super) fn stream(live: &Live, ask: &Ask, headers: &mut HeaderMap) -> Result<Option<Stream>, Refusal> {
+pub(super) fn stream(live: &Live, ask: &Ask, headers: &mut Changed<'_>) -> Result<Option<Stream>, Refusal> {
     if ask.method != Method::GET {
         headers.remove(LAST_EVENT_ID); // it means nothing there
         return Ok(Some(Stream::Call(ask.uid)));
@@ -64,18 +65,21 @@ pub(super) fn marked(live: &Live, stream: Option<Stream>, answer: Answer) -> Ans
     answer.map(|body| body.map_frame(move |frame| frame.map_data(&mut advance)).boxed_unsync())
 }
 
+/// What stands before an upstream's own id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    renewals: u32,
-    stream: Stream,
+pub(crate) struct Mark {
+    pub(crate) renewals: u32,
+    pub(crate) stream: Stream,
 }
 
 impl Mark {
     /// The mark before an id, and the id.
-    fn read(id: &[u8]) -> Option<(Self, &[u8])> {
+    pub(crate) fn read(id: &[u8]) -> Option<(Self, &[u8])> {
         let end = id.iter().position(|byte| *byte == b'.')?;
-        let mark = std::str::from_utf8(&id[..end]).ok()?.parse().ok()?;
-        Some((mark, &id[end + 1..]))
+        let mark: Self = std::str::from_utf8(&id[..end]).ok()?.parse().ok()?;
+        let (written, theirs) = id.split_at(end + 1);
+        // Numbers have other spellings (`+1`, `01`), which no mark has.
+        (mark.to_string().as_bytes() == written).then_some((mark, theirs))
     }
 }
 
@@ -124,9 +128,10 @@ mod tests {
 
     #[test]
     fn what_is_no_mark_is_an_id() {
-        for id in
-            ["", ".", "7", "7/3", "rw", "rw1.x", "rws.x", "rw1c.x", "rw1cx.1", "rw1sx.1", "RW1s.1", "rw1s"]
-        {
+        for id in [
+            "", ".", "7", "7/3", "rw", "rw1.x", "rws.x", "rw1c.x", "rw1cx.1", "rw1sx.1", "RW1s.1", "rw1s",
+            "rw+1s.1", "rw01s.1", "rw1cA.1",
+        ] {
             assert_eq!(Mark::read(id.as_bytes()), None, "{id}");
         }
     }

@@ -4,13 +4,14 @@ use super::event_ids::{self};
 use super::readers::Reading;
 use super::table::InUse;
 use super::{Missing, Sessions};
-use crate::answer::{Answer, holding, whole};
+use crate::answer::{Answer, TookOver, holding, whole};
 use crate::ask::{Ask, Errand, Payload};
 use crate::config::Upstream;
+use crate::headers::Changed;
 use crate::mcp::{self, Calls, SESSION_ID};
 use crate::upstream::Request;
 use http_body_util::{BodyExt, Limited};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{Method, StatusCode};
 use proto::id::SessionId;
 use proto::wire::{GoneWhy, Nature, Reason, Refusal};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl Sessions {
         if self.table.parks() && is_call(ask) {
             return Err(Refusal::not_run(Reason::Moved)); // in a moment
         }
-        let mut is_renewed = false;
+        let (mut is_renewed, mut is_inherited) = (false, false);
         loop {
             let in_use = self.table.take_up(id.nonce, ask.method == Method::GET);
             let in_use = in_use.ok_or(Refusal::not_run(Reason::Moved))?;
@@ -32,8 +33,15 @@ impl Sessions {
                 return Err(Refusal::perhaps_run(Reason::OwnerLost));
             }
             let live = in_use.live.clone();
+            is_inherited |= live.is_unproven();
             match self.try_exchange(ask, id, in_use).await? {
-                Ok(answer) => return Ok(answer),
+                Ok(mut answer) => {
+                    if is_renewed && is_inherited {
+                        self.metrics.taken_over(id.birth.home);
+                        answer.extensions_mut().insert(TookOver);
+                    }
+                    return Ok(answer);
+                }
                 // What is asked for was in the upstream session that is gone.
                 Err(_) if ask.nature == Nature::Resumes => {
                     return Err(Refusal::perhaps_run(Reason::OwnerLost));
@@ -42,7 +50,7 @@ impl Sessions {
                 Err(_) if is_renewed => return Err(Refusal::not_run(Reason::UpstreamBroke)),
                 // Nothing has run.
                 Err(missing) => {
-                    self.renew(&live, ask, missing).await?;
+                    Box::pin(self.renew(&live, ask, missing)).await?;
                     is_renewed = true;
                 }
             }
@@ -57,19 +65,20 @@ impl Sessions {
         in_use: InUse,
     ) -> Result<Result<Answer, Missing>, Refusal> {
         let live = in_use.live.clone();
+        live.note_protocol(&ask.headers);
         let may_be_forgotten = live.may_be_forgotten();
         let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else {
             return Ok(Err(Missing::Forgotten));
         };
-        let mut headers = ask.headers.clone();
-        let mine = headers.insert(SESSION_ID, place.session.clone());
+        let mut headers = Changed::of(&ask.headers);
+        headers.insert(SESSION_ID, place.session.clone());
         let stream = event_ids::stream(&live, ask, &mut headers)?;
         let mut reading = match ask.method {
-            Method::GET => Some(live.readers.admit(stream).ok_or(Refusal::not_run(Reason::Moved))?),
+            Method::GET => Some(live.readers().admit(stream).ok_or(Refusal::not_run(Reason::Moved))?),
             _ => None,
         };
         let sent = match &mut reading {
-            Some(reading) => self.ask_alone(ask, upstream, headers, reading).await,
+            Some(reading) => Box::pin(self.ask_alone(ask, upstream, headers, reading)).await,
             None => self.send_leased(ask, upstream, headers).await,
         };
         let mut answer = match sent {
@@ -81,13 +90,13 @@ impl Sessions {
             answer => answer?,
         };
         if answer.status() == StatusCode::BAD_REQUEST && ask.method == Method::POST {
-            answer = self.read_bad_request(answer).await?;
+            answer = Box::pin(self.read_bad_request(answer)).await?;
         }
         if answer.status() == StatusCode::NOT_FOUND {
             match ask.method {
                 // A bridge says what it knows.
                 Method::GET if live.is_bridged() => return Ok(Err(Missing::Forgotten)),
-                Method::GET if may_be_forgotten && !self.is_known(&live, ask).await? => {
+                Method::GET if may_be_forgotten && !Box::pin(self.is_known(&live, ask)).await? => {
                     return Ok(Err(Missing::Forgotten));
                 }
                 // A server without such a stream, as far as one can tell; all clients accept a 405.
@@ -103,14 +112,19 @@ impl Sessions {
             && live.confirm()
         {
             self.count_takeover("reattach", "served");
+            self.metrics.taken_over(id.birth.home);
+            answer.extensions_mut().insert(TookOver);
         }
         if ask.method == Method::DELETE && answer.status().is_success() {
-            self.end_everywhere(id.nonce, GoneWhy::Deleted).await;
+            Box::pin(self.end_everywhere(id.nonce, GoneWhy::Deleted)).await;
             // The Python SDK takes any other success for a failure.
             *answer.status_mut() = StatusCode::OK;
         }
-        if let (Some(theirs), Some(mine)) = (answer.headers_mut().get_mut(SESSION_ID), mine) {
-            *theirs = mine;
+        // In place of however many there are: the upstream's own never shows.
+        if answer.headers().contains_key(SESSION_ID)
+            && let Some(mine) = ask.headers.get(SESSION_ID)
+        {
+            answer.headers_mut().insert(SESSION_ID, mine.clone());
         }
         let answer = event_ids::marked(&live, stream, self.learn(ask, id.nonce, answer));
         Ok(Ok(match reading {
@@ -147,7 +161,7 @@ impl Sessions {
         ask: &Ask,
         order: impl Iterator<Item = usize>,
     ) -> Result<(usize, Answer), Refusal> {
-        let mut headers = ask.headers.clone();
+        let mut headers = Changed::of(&ask.headers);
         if ask.route.speaks_mcp() {
             headers.remove(SESSION_ID); // there is none, or it means nothing to this upstream
         }
@@ -168,7 +182,7 @@ impl Sessions {
         &self,
         ask: &Ask,
         upstream: &Upstream,
-        headers: HeaderMap,
+        headers: Changed<'_>,
     ) -> Result<Answer, Refusal> {
         if !self.cluster.is_leased() {
             return Err(Refusal::not_run(Reason::Moved));
@@ -180,7 +194,7 @@ impl Sessions {
         &self,
         ask: &Ask,
         upstream: &Upstream,
-        mut headers: HeaderMap,
+        mut headers: Changed<'_>,
     ) -> Result<Answer, Refusal> {
         if ask.route.speaks_mcp() {
             // Answers are read on their way (events, errors), so they come as they are.
@@ -192,9 +206,9 @@ impl Sessions {
             target: &ask.target,
             headers,
             body: &ask.body,
-            caller: ask.caller(),
+            caller: ask.comes_as(),
         };
-        self.upstreams.send(upstream, request).await
+        self.ask_upstream(upstream, request).await
     }
 
     /// Some servers answer 400 where they mean that they do not know the session.

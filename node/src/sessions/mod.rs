@@ -5,44 +5,49 @@
 //! [`readers`] gives each stream of events one reader, and [`event_ids`] say which stream an event is of.
 //! [`http_sse`] has old clients. When nodes come and go, [`copies`] carries what must outlive this one to
 //! others, [`owners`] takes over and gives away, [`revive`] goes on with what was another node's, and
-//! [`learn`] has noted what must be known then.
+//! [`learn`] has noted what must be known then. New ones are begun one by one where many come at once
+//! ([`turns`], at the [`pace`] that the node is told). [`listing`] shows all of it to operators.
 
 mod copies;
-mod event_ids;
+pub(crate) mod event_ids;
 mod exchange;
 mod http_sse;
 mod learn;
+mod listing;
 mod owners;
+mod pace;
 mod readers;
 mod revive;
 mod table;
+mod turns;
 mod usage;
 mod wraps;
 
 use crate::answer::{Answer, holding};
 use crate::ask::{Ask, Payload};
 use crate::cluster::{Cluster, seconds_since_epoch};
-use crate::config::Route;
-use crate::headers;
+use crate::config::{NewSessions, Route, Upstream};
+use crate::headers::{self, Changed, Headers};
 use crate::mcp::SESSION_ID;
 use crate::peer::Peers;
-use crate::telemetry::Metrics;
+use crate::telemetry::{ErrorLabels, Kind, Metrics, RouteLabels, TRACEPARENT};
 use crate::upstream::{Request, Upstreams};
 use bytes::Bytes;
 use event_ids::Stream;
-use hyper::{HeaderMap, Method, header::HeaderValue};
+use hyper::{Method, header::HeaderValue};
 use proto::core::custody::Holding;
 use proto::core::route::OnLoss;
 use proto::id::{Birth, Nonce, Principal, RouteId, SessionId, UpstreamBirth};
-use proto::wire::{GoneWhy, INITIALIZE_LEN_MAX, Reason, Refusal, SessionState};
+use proto::wire::{GoneWhy, INITIALIZE_LEN_MAX, Limit, Reason, Refusal};
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
 };
 pub(crate) use table::Left;
 use table::{Live, Place, Table};
 use tokio::sync::Semaphore;
+use turns::Turns;
 use usage::{Admitted, AtUpstream, OfClient, Use};
 
 /// An expired session's DELETE: how long it may take, and how many go on at once.
@@ -66,6 +71,11 @@ pub(crate) struct Sessions {
     table: Arc<Table>,
     listed: Vec<Arc<Route>>,
     routes: HashMap<RouteId, Arc<Use>>,
+    /// Sessions of all routes together.
+    sessions_max: Option<usize>,
+    /// Held while one is let in, so that two do not take the last place.
+    letting_in: Mutex<()>,
+    turns: Arc<Turns>,
     /// Room for requests that end sessions upstream, and for handshakes that begin lost ones anew.
     ending: Semaphore,
     renewing: Semaphore,
@@ -86,6 +96,7 @@ impl Sessions {
         peers: Arc<Peers>,
         metrics: Arc<Metrics>,
         routes: &[Arc<Route>],
+        new: &NewSessions,
     ) -> Self {
         let table = Arc::new(Table::new(cluster.me()));
         Self {
@@ -96,6 +107,9 @@ impl Sessions {
             table,
             listed: routes.to_vec(),
             routes: routes.iter().map(|route| (route.id, Arc::new(Use::of(route)))).collect(),
+            sessions_max: new.sessions_max,
+            letting_in: Mutex::new(()),
+            turns: Turns::new(new.per_second),
             ending: Semaphore::new(END_UPSTREAM_MAX),
             renewing: Semaphore::new(RENEWING_MAX),
         }
@@ -103,10 +117,6 @@ impl Sessions {
 
     pub(crate) fn holding(&self, id: &SessionId) -> Holding {
         self.table.holding(id.nonce)
-    }
-
-    pub(crate) fn state(&self, id: &SessionId) -> SessionState {
-        self.table.state(id.nonce)
     }
 
     pub(crate) fn route(&self, id: RouteId) -> Option<&Arc<Route>> {
@@ -129,10 +139,34 @@ impl Sessions {
 
     /// Opens a session at an upstream of the route and seals its id.
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Answer, Refusal> {
+        let began = Instant::now();
         let used = self.used(&ask.route);
-        let admitted = used.admit(ask)?;
+        let admitted = self.let_in(ask).await?;
         let (upstream, answer) = self.first_to_answer(ask, used.by_load().into_iter()).await?;
-        self.adopt(ask, upstream, answer, admitted).await
+        let answer = self.adopt(ask, upstream, answer, admitted).await?;
+        if answer.headers().contains_key(SESSION_ID) {
+            self.metrics.open_seconds.observe(began.elapsed().as_secs_f64());
+            self.note_opened(&ask.route);
+        }
+        Ok(answer)
+    }
+
+    /// A place among the sessions for one more, and its turn to begin.
+    async fn let_in(&self, ask: &Ask) -> Result<Admitted, Refusal> {
+        let admitted = self.admit(ask)?;
+        // Nobody sends one without a client, and if so these wait for each other.
+        self.turns.wait(ask.caller.counted().unwrap_or(Principal::ANYONE)).await?;
+        Ok(admitted)
+    }
+
+    fn admit(&self, ask: &Ask) -> Result<Admitted, Refusal> {
+        let used = self.used(&ask.route);
+        let Some(max) = self.sessions_max else { return used.admit(ask) };
+        let _one = self.letting_in.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.routes.values().map(|used| used.with_opening()).sum::<usize>() >= max {
+            return Err(Refusal::not_run(Reason::Limited(Limit::NodeSessions)));
+        }
+        used.admit(ask)
     }
 
     /// Whether the route's upstream opens sessions, as far as this node has seen.
@@ -147,6 +181,7 @@ impl Sessions {
             return; // they may be another node's, and in use there
         }
         let expired = self.table.expire();
+        expired.iter().for_each(|_| self.metrics.session_ended(GoneWhy::Expired.word()));
         self.publish_count();
         self.end_upstream_soon(expired);
     }
@@ -166,15 +201,51 @@ impl Sessions {
 
     async fn end_upstream(&self, live: &Live) {
         let (Some(place), Some(upstream)) = (&live.place, live.upstream()) else { return };
+        let headers = Headers::from_iter([(SESSION_ID, place.session.clone())]);
         let request = Request {
             route: &live.route,
             method: Method::DELETE,
             target: &live.route.path,
-            headers: HeaderMap::from_iter([(SESSION_ID, place.session.clone())]),
+            headers: Changed::of(&headers),
             body: &Payload::Whole(Bytes::new()),
             caller: None,
         };
-        let _ = self.upstreams.send(upstream, request).await;
+        let _ = self.ask_upstream(upstream, request).await;
+    }
+
+    /// One request to an upstream, as a span of its own where it belongs to a trace.
+    async fn ask_upstream(&self, upstream: &Upstream, mut request: Request<'_>) -> Result<Answer, Refusal> {
+        let route = request.route;
+        let mut span =
+            self.metrics.traces.child(request.headers.get_all(TRACEPARENT), Kind::Client, "upstream");
+        if let Some(span) = &mut span {
+            if let Some(parent) = span.to_header() {
+                request.headers.insert(TRACEPARENT, parent);
+            }
+            span.note("ringway.upstream", upstream.to_string());
+        }
+        // In a box: each of the many futures around it would be moved with its room.
+        let answered = Box::pin(self.upstreams.send(upstream, request)).await;
+        match (&answered, &mut span) {
+            (Ok(answer), Some(span)) => span.note_status(answer.status()),
+            (Ok(_), None) => {}
+            (Err(refusal), span) => {
+                let reason = match refusal {
+                    Refusal::Gone(why) => why.word(),
+                    Refusal::Undelivered { reason, .. } => reason.word(),
+                };
+                let labels = ErrorLabels { route: route.path.clone(), reason };
+                self.metrics.upstream_errors.get_or_create(&labels).inc();
+                if let Some(span) = span {
+                    span.fail(reason);
+                }
+            }
+        }
+        answered
+    }
+
+    fn note_opened(&self, route: &Route) {
+        self.metrics.opened.get_or_create(&RouteLabels { route: route.path.clone() }).inc();
     }
 
     /// The answer to `initialize`: with an upstream session id a session is born.
@@ -199,7 +270,7 @@ impl Sessions {
             minted_s: seconds_since_epoch(),
             home,
             route: ask.route.id,
-            principal: Principal::ANYONE,
+            principal: ask.caller.principal(),
             upstream: Some(UpstreamBirth {
                 url: ask.route.upstreams[upstream].name(),
                 session: upstream_session.to_str().map_err(|error| invalid(&error))?.into(),
@@ -215,7 +286,7 @@ impl Sessions {
             Payload::Whole(bytes) if bytes.len() <= INITIALIZE_LEN_MAX => bytes.clone(),
             Payload::Whole(_) | Payload::Passing(_) => Bytes::new(),
         };
-        let record = self.record(ask, &SessionId { nonce, birth }, 1, &initialize);
+        let record = self.record(&ask.route, &SessionId { nonce, birth }, 1, &initialize);
         let place = self.place_at(&ask.route, upstream, upstream_session);
         drop(opening);
         let in_use = self.table.insert(record, ask.route.clone(), place);
@@ -235,12 +306,14 @@ impl Sessions {
     }
 
     fn place_at(&self, route: &Route, upstream: usize, session: HeaderValue) -> Place {
-        let _held = self.upstreams.hold(&route.upstreams[upstream], &session);
+        let _held = self.upstreams.hold(&route.upstreams[upstream], &session).map(Box::new);
         Place { at: AtUpstream::new(self.used(route), upstream), session, _held }
     }
 
     fn end(&self, nonce: Nonce, why: GoneWhy) {
-        self.table.end(nonce, why);
+        if self.table.end(nonce, why).is_some() {
+            self.metrics.session_ended(why.word());
+        }
         self.publish_count();
     }
 

@@ -11,11 +11,11 @@ use super::table::InUse;
 use crate::answer::{Answer, BodyStream, Broke, whole};
 use crate::ask::Ask;
 use crate::config::Upstream;
-use crate::headers::EVENT_STREAM;
+use crate::headers::{Changed, EVENT_STREAM};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, StatusCode,
+    StatusCode,
     body::{Body, Frame},
     header::{self},
 };
@@ -53,7 +53,7 @@ impl Sessions {
         &self,
         ask: &Ask,
         upstream: &Upstream,
-        headers: HeaderMap,
+        headers: Changed<'_>,
         reading: &mut Reading,
     ) -> Result<Answer, Refusal> {
         if let Err(why) = reading.await_turn().await {
@@ -77,7 +77,7 @@ impl Sessions {
         &self,
         ask: &Ask,
         upstream: &Upstream,
-        headers: HeaderMap,
+        headers: Changed<'_>,
     ) -> Result<Answer, Refusal> {
         let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
@@ -317,7 +317,8 @@ mod tests {
     use crate::answer::holding;
     use crate::ask::{Errand, Payload, Sent, tests::route};
     use crate::cluster::Cluster;
-    use crate::config::Protocol;
+    use crate::config::{NewSessions, Protocol};
+    use crate::headers::Headers;
     use crate::peer::{Bound, Peers};
     use crate::telemetry::Metrics;
     use hyper::Method;
@@ -421,8 +422,13 @@ mod tests {
         let cluster = Arc::new(Cluster::new(&me, SealKeys::new(&secrets, "ringway")));
         let route = Arc::new(route(Protocol::Mcp, None));
         let metrics = Arc::new(Metrics::new());
-        let sessions =
-            Sessions::new(cluster, Peers::new(Arc::new(bound)), metrics, std::slice::from_ref(&route));
+        let sessions = Sessions::new(
+            cluster,
+            Peers::new(Arc::new(bound)),
+            metrics,
+            std::slice::from_ref(&route),
+            &NewSessions::default(),
+        );
         let sessions = Arc::new(sessions);
 
         let (minted_s, principal) = (0, Principal::ANYONE);
@@ -434,23 +440,23 @@ mod tests {
             nature: Nature::Safe,
             uid: 1,
             sent: Sent::default(),
-            client: None,
+            caller: proto::wire::Caller::Anyone,
             method: Method::GET,
             target: "/x".to_owned(),
-            headers: HeaderMap::new(),
+            headers: Headers::new(),
             body: Payload::Whole(Bytes::new()),
         };
-        let record = sessions.record(&ask, &id, 2, b"{}");
+        let record = sessions.record(&ask.route, &id, 2, b"{}");
         let place = sessions.place_at(&route, 0, HeaderValue::from_static("theirs"));
         sessions.table.find(node, record, route.clone(), Some(place));
         let live = sessions.table.take_up(id.nonce, false).expect("it is there").live.clone();
 
-        let mut asks = admit(&live.readers, Some(Stream::Own));
+        let mut asks = admit(live.readers(), Some(Stream::Own));
         asks.await_turn().await.expect("nobody is before it");
         let mut waits = Box::pin(sessions.exchange(&ask, &id));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(waits.as_mut().poll(&mut cx).is_pending());
-        let _newest = admit(&live.readers, Some(Stream::Own));
+        let _newest = admit(live.readers(), Some(Stream::Own));
         let mut body = waits.await.expect("a stream").into_body();
         assert!(matches!(body.frame().await, Some(Err(Broke::Displaced))));
         assert!(live.may_be_forgotten(), "its upstream has said nothing");

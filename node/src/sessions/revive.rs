@@ -7,14 +7,14 @@ use super::{Missing, READ_LEN_MAX, Sessions};
 use crate::answer::Answer;
 use crate::ask::{Ask, Payload};
 use crate::config::{Route, Upstream};
-use crate::headers::{self, JSON, JSON_OR_EVENTS};
+use crate::headers::{self, Changed, Headers, JSON, JSON_OR_EVENTS};
 use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::telemetry::TakeoverLabels;
 use crate::upstream::Request;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    Method, StatusCode,
     header::{self, HeaderValue},
 };
 use proto::core::revival::Found;
@@ -46,7 +46,7 @@ impl Sessions {
                 return Err(Refusal::Gone(why));
             }
             Found::Nothing | Found::Unsure if id.birth.upstream.is_some() => {
-                self.record(ask, id, owner.epoch, &[])
+                self.record(&ask.route, id, owner.epoch, &[])
             }
             Found::Nothing => return Err(self.lost("nothing_left")),
             Found::Unsure => return Err(Refusal::not_run(Reason::OwnerUnreachable)),
@@ -58,7 +58,7 @@ impl Sessions {
     }
 
     /// What is on record of a session, as far as its id and its first request say.
-    pub(super) fn record(&self, ask: &Ask, id: &SessionId, epoch: u32, initialize: &[u8]) -> Record {
+    pub(super) fn record(&self, route: &Route, id: &SessionId, epoch: u32, initialize: &[u8]) -> Record {
         Record {
             nonce: id.nonce,
             birth: id.birth.clone(),
@@ -70,7 +70,7 @@ impl Sessions {
             log_level: None,
             subscriptions: Default::default(),
             repeatable: Arc::default(),
-            keep_s: super::keep_s(&ask.route),
+            keep_s: super::keep_s(route),
         }
     }
 
@@ -115,7 +115,7 @@ impl Sessions {
     async fn reinitialize(
         &self,
         live: &Arc<Live>,
-        headers: HeaderMap,
+        headers: Headers,
         missing: Missing,
     ) -> Result<Arc<Live>, Refusal> {
         let _room = self.renewing.acquire().await;
@@ -160,7 +160,7 @@ impl Sessions {
         at: usize,
         record: &Record,
         // The caller's own credentials and the like go along.
-        mut headers: HeaderMap,
+        mut headers: Headers,
     ) -> Result<(Place, Option<Bytes>), Refusal> {
         let upstream = &route.upstreams[at];
         headers.remove(SESSION_ID);
@@ -220,7 +220,7 @@ impl Sessions {
     }
 
     /// Where a session lives, if that is one of the route's upstreams here.
-    fn place(&self, route: &Route, record: &Record) -> Option<Place> {
+    pub(super) fn place(&self, route: &Route, record: &Record) -> Option<Place> {
         let lives = record.lives.as_ref()?;
         let upstream = route.upstreams.iter().position(|upstream| *upstream.name() == *lives.url)?;
         let session = HeaderValue::from_str(&lives.session).ok()?;
@@ -231,18 +231,18 @@ impl Sessions {
         &self,
         route: &Route,
         upstream: &Upstream,
-        headers: &HeaderMap,
+        headers: &Headers,
         body: Bytes,
     ) -> Result<Answer, Refusal> {
         let request = Request {
             route,
             method: Method::POST,
             target: &route.path,
-            headers: headers.clone(),
+            headers: Changed::of(headers),
             body: &Payload::Whole(body),
             caller: None,
         };
-        self.upstreams.send(upstream, request).await
+        self.ask_upstream(upstream, request).await
     }
 
     fn lose(&self, live: &Live) -> Refusal {

@@ -2,6 +2,7 @@
 //! custody of `proto` with what serves a session beside it.
 
 mod leave;
+mod list;
 
 pub(crate) use leave::Left;
 
@@ -10,6 +11,8 @@ use super::readers::Readers;
 use super::{AtUpstream, OfClient};
 use crate::clock;
 use crate::config::{Route, Upstream};
+use crate::headers::Headers;
+use crate::mcp;
 use crate::upstream::Held;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
@@ -19,7 +22,7 @@ use proto::core::{
     tenure::Rules,
 };
 use proto::id::{NodeRef, Nonce};
-use proto::wire::{GoneWhy, Item, Record, Refusal, SessionState};
+use proto::wire::{Came, GoneWhy, Item, Record, Refusal};
 use std::{
     collections::HashMap,
     sync::{
@@ -53,6 +56,8 @@ pub(super) struct Table {
 struct Entries {
     custody: Custody,
     live: HashMap<Nonce, Arc<Live>>,
+    /// Stands for the verdicts by which this node has inherited.
+    digest: u64,
 }
 
 /// A session that is served here.
@@ -65,6 +70,10 @@ pub(super) struct Live {
     pub(super) place: Option<Place>,
     /// How often it was reinitialized.
     pub(super) renewals: u32,
+    /// How it came to this node.
+    came: Came,
+    /// The revision of MCP that its client says it speaks.
+    protocol: OnceLock<&'static str>,
     /// `None` where its upstream can't be found to have forgotten it: that has answered here, and ends
     /// for itself.
     pub(super) renewal: Option<Box<Renewal>>,
@@ -76,16 +85,16 @@ pub(super) struct Live {
     last_used_ms: AtomicU64,
     calls: AtomicU32,
     streams: AtomicU32,
-    /// Of the streams that its upstream session has.
-    pub(super) readers: Arc<Readers>,
+    /// Of the streams that its upstream session has; made when the first is asked for.
+    readers: OnceLock<Arc<Readers>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) at: AtUpstream,
     pub(super) session: HeaderValue,
-    /// What ends with this node's last word of it.
-    pub(super) _held: Option<Held>,
+    /// What ends with this node's last word of it. Few sessions have that.
+    pub(super) _held: Option<Box<Held>>,
 }
 
 /// A session that begins anew.
@@ -121,6 +130,11 @@ impl Live {
         self.is_bridged() || !renewal.confirmed.load(Ordering::Relaxed)
     }
 
+    /// It had another owner before, and its upstream has not answered here yet.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| !renewal.confirmed.load(Ordering::Relaxed))
+    }
+
     /// Its upstream has answered; whether that is news.
     pub(super) fn confirm(&self) -> bool {
         let Some(Renewal { confirmed, .. }) = self.renewal.as_deref() else { return false };
@@ -138,18 +152,32 @@ impl Live {
         news.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// From then on it is known which revision its client speaks: it says so with every request but the first.
+    pub(super) fn note_protocol(&self, headers: &Headers) {
+        if self.protocol.get().is_none()
+            && let Some(version) = headers.get(mcp::PROTOCOL_VERSION).and_then(|value| value.to_str().ok())
+            && let Some(version) = mcp::known_version(version)
+        {
+            self.protocol.get_or_init(|| version);
+        }
+    }
+
     /// Calls of it that are in progress.
     pub(super) fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
 
+    pub(super) fn readers(&self) -> &Arc<Readers> {
+        self.readers.get_or_init(Arc::default)
+    }
+
     pub(super) fn is_gone(&self) -> bool {
-        self.readers.are_gone()
+        self.readers.get().is_some_and(|readers| readers.are_gone())
     }
 
     /// It is not this node's any more.
     fn go(&self) {
-        self.readers.end();
+        self.readers().end(); // who asks later finds them ended
         if let Some(outbox) = self.outbox.get() {
             outbox.close();
         }
@@ -185,7 +213,7 @@ impl Drop for InUse {
 impl Table {
     pub(super) fn new(me: NodeRef) -> Self {
         let custody = Custody::new(me, Rules::ALL);
-        let entries = Mutex::new(Entries { custody, live: HashMap::new() });
+        let entries = Mutex::new(Entries { custody, live: HashMap::new(), digest: 0 });
         Self { entries, changed: Notify::new(), parks: AtomicBool::new(false), started: Instant::now() }
     }
 
@@ -196,21 +224,6 @@ impl Table {
             // It is this node's, but none of its routes is the session's.
             Holding::Live => Holding::Unknown,
             holding @ (Holding::Given(_) | Holding::Ended(_) | Holding::Unknown) => holding,
-        }
-    }
-
-    pub(super) fn state(&self, nonce: Nonce) -> SessionState {
-        let entries = self.entries();
-        let epoch = entries.custody.record(nonce).map_or(1, |record| record.epoch);
-        match (entries.live.get(&nonce), entries.custody.holding(nonce)) {
-            (Some(live), _) if self.is_idle(live, IDLE_AFTER) => {
-                let idle_s = self.idle_for(live).as_secs();
-                SessionState::Idle { epoch, idle_s: u32::try_from(idle_s).unwrap_or(u32::MAX) }
-            }
-            (Some(_), _) => SessionState::Live { epoch },
-            (None, Holding::Given(to)) => SessionState::Moved { to },
-            (None, Holding::Ended(why)) => SessionState::Ended(why),
-            (None, Holding::Live | Holding::Unknown) => SessionState::Ended(GoneWhy::Unknown),
         }
     }
 
@@ -235,7 +248,7 @@ impl Table {
     pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Place) -> InUse {
         let mut entries = self.entries();
         let renewal = route.upstreams[place.at.upstream].is_bridged().then(Box::default);
-        let live = self.live((record.nonce, record.renewals), route, Some(place), renewal);
+        let live = self.live((record.nonce, record.renewals, Came::Born), route, Some(place), renewal);
         live.confirm();
         // Whoever opens it sends the first copies; what these do not reach is sent again.
         entries.custody.own(record, clock::now() + COPIES_AGAIN);
@@ -249,7 +262,8 @@ impl Table {
         let mut entries = self.entries();
         let custody = &entries.custody;
         if custody.me() == owner && custody.holding(record.nonce) == Holding::Unknown {
-            let live = self.live((record.nonce, record.renewals), route, place, Some(Box::default()));
+            let came = if record.epoch == 1 { Came::Born } else { Came::Revived };
+            let live = self.live((record.nonce, record.renewals, came), route, place, Some(Box::default()));
             entries.custody.own(record, clock::now());
             entries.live.insert(live.nonce, live);
         }
@@ -257,7 +271,7 @@ impl Table {
 
     fn live(
         &self,
-        (nonce, renewals): (Nonce, u32),
+        (nonce, renewals, came): (Nonce, u32, Came),
         route: Arc<Route>,
         place: Option<Place>,
         renewal: Option<Box<Renewal>>,
@@ -268,13 +282,15 @@ impl Table {
             route,
             place,
             renewals,
+            came,
+            protocol: OnceLock::new(),
             renewal,
             outbox: OnceLock::new(),
             admitted: OnceLock::new(),
             last_used_ms: AtomicU64::new(now_ms),
             calls: AtomicU32::new(0),
             streams: AtomicU32::new(0),
-            readers: Arc::default(),
+            readers: OnceLock::new(),
         })
     }
 
@@ -294,9 +310,16 @@ impl Table {
         change: impl FnOnce(&mut Record),
     ) -> Option<Arc<Live>> {
         let renewal = Renewal { news: Mutex::new(news), ..Renewal::default() };
-        let renewed =
-            self.live((live.nonce, live.renewals + 1), live.route.clone(), Some(place), Some(renewal.into()));
+        let renewed = self.live(
+            (live.nonce, live.renewals + 1, live.came),
+            live.route.clone(),
+            Some(place),
+            Some(renewal.into()),
+        );
         renewed.confirm();
+        if let Some(protocol) = live.protocol.get() {
+            renewed.protocol.get_or_init(|| protocol);
+        }
         if let Some(outbox) = live.outbox.get() {
             renewed.outbox.get_or_init(|| outbox.clone());
         }
@@ -370,8 +393,12 @@ impl Table {
     ) -> usize {
         let mut entries = self.entries();
         let inherited = entries.custody.inherit(succession, clock::now());
+        entries.digest = succession.digest();
         self.changed.notify_one();
-        inherited.into_iter().filter(|record| self.take_in(&mut entries, record, &settle)).count()
+        inherited
+            .into_iter()
+            .filter(|record| self.take_in(&mut entries, record, Came::Inherited, &settle))
+            .count()
     }
 
     /// This node is given a session by its owner.
@@ -386,17 +413,18 @@ impl Table {
         }
         let mut entries = self.entries();
         let taken = entries.custody.take(to, record, clock::now());
-        taken.is_some_and(|record| self.take_in(&mut entries, &record, &settle))
+        taken.is_some_and(|record| self.take_in(&mut entries, &record, Came::Given, &settle))
     }
 
     fn take_in(
         &self,
         entries: &mut Entries,
         record: &Record,
+        came: Came,
         settle: &impl Fn(&Record) -> Option<(Arc<Route>, Option<Place>)>,
     ) -> bool {
         let Some((route, place)) = settle(record) else { return false };
-        let live = self.live((record.nonce, record.renewals), route, place, Some(Box::default()));
+        let live = self.live((record.nonce, record.renewals, came), route, place, Some(Box::default()));
         entries.live.insert(record.nonce, live).is_none()
     }
 
@@ -405,7 +433,8 @@ impl Table {
     pub(super) fn be_reborn(&self, me: NodeRef, heir: bool, succession: &Succession) -> Vec<Arc<Live>> {
         let mut entries = self.entries();
         entries.custody.be_reborn(me, heir, succession, clock::now());
-        let Entries { custody, live } = &mut *entries;
+        entries.digest = succession.digest();
+        let Entries { custody, live, .. } = &mut *entries;
         let mut lost = Vec::new();
         live.retain(|nonce, live| {
             let kept = custody.holding(*nonce) == Holding::Live;

@@ -3,7 +3,7 @@
 use crate::ask::Ask;
 use crate::config::Route;
 use proto::id::Principal;
-use proto::wire::{Reason, Refusal};
+use proto::wire::{Limit, Reason, Refusal};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -89,18 +89,18 @@ impl Drop for OfClient {
 impl Use {
     /// A place among the route's sessions for one that this client opens.
     pub(super) fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Admitted, Refusal> {
-        let overloaded = Refusal::not_run(Reason::Overloaded);
+        let full = |limit| Err(Refusal::not_run(Reason::Limited(limit)));
         let Route { sessions_max, sessions_per_client_max, .. } = *ask.route;
         // Held until both are counted, so that two do not take the last place.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.total() + self.opening.load(Ordering::Relaxed) >= sessions_max {
-            return Err(overloaded);
+        if self.with_opening() >= sessions_max {
+            return full(Limit::RouteSessions);
         }
-        let client = ask.client.filter(|_| sessions_per_client_max < sessions_max);
+        let client = ask.caller.counted().filter(|_| sessions_per_client_max < sessions_max);
         if let Some(client) = client {
             let count = clients.entry(client).or_default();
             if *count >= sessions_per_client_max {
-                return Err(overloaded);
+                return full(Limit::ClientSessions);
             }
             *count += 1;
         }
@@ -120,6 +120,11 @@ impl Use {
 
     pub(super) fn total(&self) -> usize {
         self.sessions.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// With those whose upstream has yet to answer.
+    pub(super) fn with_opening(&self) -> usize {
+        self.total() + self.opening.load(Ordering::Relaxed)
     }
 
     pub(super) fn next_turn(&self) -> usize {

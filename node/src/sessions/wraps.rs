@@ -6,6 +6,7 @@ use super::Sessions;
 use crate::answer::{Answer, BodyStream, Broke, resumed, whole};
 use crate::ask::{Ask, Errand, Payload, Pin as PinnedTo, Sent};
 use crate::cluster::Cluster;
+use crate::headers::Headers;
 use crate::mcp::{
     self,
     modern::{self, About, Request, Rewriter, Spot},
@@ -13,11 +14,10 @@ use crate::mcp::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap,
     body::{Body, Frame},
     header,
 };
-use proto::id::{NodeRef, RouteId, UpstreamTag, WrapKind, Wrapped};
+use proto::id::{NodeRef, Principal, RouteId, UpstreamTag, WrapKind, Wrapped};
 use proto::wire::{Reason, Refusal};
 use std::{
     pin::Pin,
@@ -39,7 +39,7 @@ impl Sessions {
 
     fn unwrapped(&self, ask: &Ask, pin: &PinnedTo) -> Ask {
         let mut headers = ask.headers.clone();
-        self.unwrap_name(&mut headers, ask.route.id, pin.upstream);
+        self.unwrap_name(&mut headers, ask, pin.upstream);
         let body = match &ask.body {
             Payload::Whole(body) => {
                 let own = pin.names.iter().map(|(spot, own)| (spot.range.clone(), own.value.clone()));
@@ -54,7 +54,7 @@ impl Sessions {
             nature: ask.nature,
             uid: ask.uid,
             sent: Sent::default(),
-            client: None,
+            caller: ask.caller,
             method: ask.method.clone(),
             target: ask.target.clone(),
             headers,
@@ -63,10 +63,11 @@ impl Sessions {
     }
 
     /// The header by itself, whatever the body says: if they disagree, the upstream must notice.
-    fn unwrap_name(&self, headers: &mut HeaderMap, route: RouteId, upstream: UpstreamTag) {
+    fn unwrap_name(&self, headers: &mut Headers, ask: &Ask, upstream: UpstreamTag) {
         let Some(name) = headers.get(modern::NAME).map(modern::decoded) else { return };
         let Ok(name) = std::str::from_utf8(&name) else { return };
-        let wrapped = self.cluster.seal().open_wrapped(WrapKind::Task, route, name);
+        let principal = ask.caller.principal();
+        let wrapped = self.cluster.seal().open_wrapped(WrapKind::Task, ask.route.id, principal, name);
         if let Some(wrapped) = wrapped.filter(|wrapped| wrapped.upstream == upstream) {
             headers.insert(modern::NAME, modern::encoded(&wrapped.value));
         }
@@ -103,6 +104,8 @@ struct Names {
     home: NodeRef,
     upstream: UpstreamTag,
     route: RouteId,
+    /// Whose they are.
+    principal: Principal,
     about: About,
     /// What the client called them in its request, after what the upstream was told.
     asked: Vec<(String, String)>,
@@ -111,8 +114,9 @@ struct Names {
 impl Names {
     fn new(cluster: &Arc<Cluster>, ask: &Ask, upstream: usize, request: Request) -> Self {
         let tag = ask.route.upstreams[upstream].tag();
+        let principal = ask.caller.principal();
         let asked = |Spot { kind, text, .. }: Spot| {
-            let wrapped = cluster.seal().open_wrapped(kind, ask.route.id, &text);
+            let wrapped = cluster.seal().open_wrapped(kind, ask.route.id, principal, &text);
             let told = wrapped.filter(|wrapped| wrapped.upstream == tag).map(|wrapped| wrapped.value);
             (kind == WrapKind::Task).then(|| (told.unwrap_or_else(|| text.clone()), text))
         };
@@ -121,6 +125,7 @@ impl Names {
             home: cluster.me(),
             upstream: tag,
             route: ask.route.id,
+            principal,
             about: request.about,
             asked: request.spots.into_iter().filter_map(asked).collect(),
         }
@@ -142,7 +147,7 @@ impl Names {
             }
         }
         let wrapped = Wrapped { home: self.home, upstream: self.upstream, value: own.to_owned() };
-        Some(self.cluster.seal().wrap(kind, self.route, &wrapped))
+        Some(self.cluster.seal().wrap(kind, self.route, self.principal, &wrapped))
     }
 }
 

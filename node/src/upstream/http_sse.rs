@@ -5,12 +5,12 @@ use super::{http::Http, pipe::Pipe};
 use crate::answer::{Answer, BodyStream};
 use crate::ask::Payload;
 use crate::config::UpstreamUrl;
-use crate::headers::{EVENT_STREAM, JSON};
+use crate::headers::{self, Changed, EVENT_STREAM, Headers, JSON};
 use crate::mcp::{self, Calls, Gather, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Method, StatusCode, Uri,
+    Method, StatusCode, Uri,
     header::{self},
     http::uri::PathAndQuery,
 };
@@ -30,11 +30,7 @@ const ACCEPTED_LEN_MAX: usize = 64 * 1024;
 
 /// Opens a session at such a server. `headers` are those of the client's first request: what it shows
 /// of itself goes along with each of the session's.
-pub(super) async fn open(
-    http: &Arc<Http>,
-    url: &UpstreamUrl,
-    mut headers: HeaderMap,
-) -> Result<Pipe, Refusal> {
+pub(super) async fn open(http: &Arc<Http>, url: &UpstreamUrl, mut headers: Headers) -> Result<Pipe, Refusal> {
     for of_another_transport in [SESSION_ID, LAST_EVENT_ID, PROTOCOL_VERSION] {
         headers.remove(of_another_transport);
     }
@@ -49,6 +45,7 @@ pub(super) async fn open(
     };
     let (listening, endpoint) = opened?;
     headers.insert(header::CONTENT_TYPE, JSON);
+    headers::let_go(&mut headers); // they are the session's, for hours
     let speaking = Speaking { http: http.clone(), url: url.clone(), endpoint, headers };
     let (to, messages) = mpsc::channel(WAITING_MAX);
     let (told, from) = mpsc::channel(WAITING_MAX);
@@ -66,11 +63,12 @@ pub(super) async fn open(
 async fn listen(
     http: &Http,
     url: &UpstreamUrl,
-    mut headers: HeaderMap,
+    mut headers: Headers,
 ) -> Result<(Listening, String), Refusal> {
     headers.insert(header::ACCEPT, EVENT_STREAM);
     let nothing = Payload::Whole(Bytes::new());
-    let answer = http.send_to(url, &own_target(url), Method::GET, headers, &nothing).await?;
+    let asked = Changed::of(&headers);
+    let answer = http.send_to(url, &own_target(url), Method::GET, asked, &nothing).await?;
     if !answer.status().is_success() {
         return Err(Refusal::not_run(Reason::UpstreamStatus(answer.status().as_u16())));
     }
@@ -143,7 +141,7 @@ struct Speaking {
     http: Arc<Http>,
     url: UpstreamUrl,
     endpoint: String,
-    headers: HeaderMap,
+    headers: Headers,
 }
 
 impl Speaking {
@@ -169,7 +167,7 @@ impl Speaking {
     }
 
     async fn post(&self, message: Bytes) -> Result<StatusCode, Refusal> {
-        let (headers, body) = (self.headers.clone(), Payload::Whole(message));
+        let (headers, body) = (Changed::of(&self.headers), Payload::Whole(message));
         let answer: Answer =
             self.http.send_to(&self.url, &self.endpoint, Method::POST, headers, &body).await?;
         let (head, body) = answer.into_parts();

@@ -8,16 +8,18 @@ mod http_sse;
 mod pipe;
 mod stdio;
 
-pub(crate) use stdio::guardian::run as run_guardian;
+pub(crate) use http::framing;
+pub(crate) use stdio::{guardian::run as run_guardian, lines};
 
 use crate::answer::Answer;
 use crate::ask::Payload;
-use crate::config::{ChildCommand, Route, Upstream};
+use crate::config::{ChildCommand, Route, Upstream, UpstreamUrl};
+use crate::headers::{Changed, Headers};
 use crate::mcp;
 use bridge::{Bridges, Callers};
 use http::Http;
 use hyper::{
-    HeaderMap, Method,
+    Method,
     header::{self, HeaderValue},
 };
 use pipe::Pipe;
@@ -48,33 +50,43 @@ const HOP_BY_HOP: [header::HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Removes what belongs to the connection that the message came on, `Connection`'s own list included.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let listed: Vec<_> =
-            headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok()).collect();
-        let listed: Vec<_> =
-            listed.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
-        for name in listed {
-            headers.remove(name.as_str());
-        }
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+fn is_hop_by_hop(name: &header::HeaderName) -> bool {
+    matches!(name.as_str().len(), 2 | 7 | 10 | 16 | 17 | 18 | 19) && HOP_BY_HOP.contains(name)
 }
 
-/// One request to an upstream.
+/// Removes what belongs to the connection that the message came on, `Connection`'s own list included.
+pub(crate) fn strip_hop_by_hop(headers: &mut Headers) {
+    // Most messages have none.
+    if !headers.names().any(is_hop_by_hop) {
+        return;
+    }
+    let lists = headers.get_all(header::CONNECTION).filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    let mut listed: Vec<_> = names.collect();
+    listed.sort_unstable(); // there may be thousands
+    headers.retain(|name| {
+        !is_hop_by_hop(name) && listed.binary_search_by(|one| one.as_str().cmp(name.as_str())).is_err()
+    });
+}
+
+/// One request to an upstream. Its headers are those of the client's with changes, or a list of their own.
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct Request<'a, H = Changed<'a>> {
     pub(crate) route: &'a Route,
     pub(crate) method: Method,
     /// Path and query, as a client would ask the route.
     pub(crate) target: &'a str,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: H,
     pub(crate) body: &'a Payload,
     /// Who asks, where that decides which server does it.
     pub(crate) caller: Option<Principal>,
+}
+
+impl<'a> Request<'a> {
+    fn whole(self) -> Request<'a, Headers> {
+        let Request { route, method, target, headers, body, caller } = self;
+        Request { route, method, target, headers: headers.whole(), body, caller }
+    }
 }
 
 /// Every upstream of the configuration.
@@ -123,24 +135,32 @@ impl Upstreams {
 
     /// One request to `upstream`, which must be of the configuration.
     pub(crate) async fn send(&self, upstream: &Upstream, request: Request<'_>) -> Result<Answer, Refusal> {
-        let is_modern = mcp::is_modern(&request.headers);
         match upstream {
             Upstream::Http(url) => self.http.send(url, request).await,
-            Upstream::Stdio(command) if is_modern && request.caller.is_some() => {
-                self.callers.exchange(self.start(request.route, command), request).await
-            }
+            Upstream::HttpSse(url) => Box::pin(self.send_by_sse(url, request.whole())).await,
+            Upstream::Stdio(command) => Box::pin(self.send_to_child(command, request.whole())).await,
+        }
+    }
+
+    async fn send_by_sse(&self, url: &UpstreamUrl, request: Request<'_, Headers>) -> Result<Answer, Refusal> {
+        if mcp::is_modern(&request.headers) {
+            return Ok(bridge::has_sessions_only(request.body));
+        }
+        let open = http_sse::open(&self.http, url, request.headers.clone());
+        self.bridges.exchange(open, START_TIME_MAX, request).await
+    }
+
+    async fn send_to_child(
+        &self,
+        command: &ChildCommand,
+        request: Request<'_, Headers>,
+    ) -> Result<Answer, Refusal> {
+        let open = self.start(request.route, command);
+        match mcp::is_modern(&request.headers) {
+            true if request.caller.is_some() => self.callers.exchange(open, request).await,
             // What a revision without sessions needs has not been asked for by the route.
-            Upstream::HttpSse(_) | Upstream::Stdio(_) if is_modern => {
-                Ok(bridge::has_sessions_only(request.body))
-            }
-            Upstream::HttpSse(url) => {
-                let open = http_sse::open(&self.http, url, request.headers.clone());
-                self.bridges.exchange(open, START_TIME_MAX, request).await
-            }
-            Upstream::Stdio(command) => {
-                let open = self.start(request.route, command);
-                self.bridges.exchange(open, command.start_timeout, request).await
-            }
+            true => Ok(bridge::has_sessions_only(request.body)),
+            false => self.bridges.exchange(open, command.start_timeout, request).await,
         }
     }
 

@@ -58,6 +58,7 @@ pub fn draw(ring: &Ring, home: NodeRef, mut roll: impl FnMut() -> Nonce) -> Nonc
 mod tests {
     use super::*;
     use crate::core::view::{Phase, View, tests::member};
+    use proptest::prelude::*;
 
     fn ring(count: usize) -> Ring {
         let names = (0..count).map(|at| member(&format!("n{at:04}"), 1, Phase::Active));
@@ -108,6 +109,35 @@ mod tests {
             load[ring.nodes().iter().position(|node| *node == home).expect("on the ring")] += 1;
         }
         assert!(load.iter().all(|sessions| *sessions <= 1_250 + 1), "1.25 x the mean of 1,000: {load:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_home_is_usable_and_not_busier_than_it_must_be(
+            nodes in proptest::collection::vec((0u32..50, any::<bool>()), 1..8),
+            me in any::<proptest::sample::Index>(),
+            dice in any::<[u64; 2]>(),
+        ) {
+            let ring = ring(nodes.len());
+            let me = me.index(nodes.len());
+            let (load, usable) = (|at: usize| nodes[at].0, |at: usize| nodes[at].1);
+            let may: Vec<usize> = (0..nodes.len()).filter(|at| usable(*at)).collect();
+            let home = choose(ring.nodes()[me], &ring, load, usable, dice);
+            let home = home.map(|home| ring.nodes().iter().position(|node| *node == home).expect("on the ring"));
+            prop_assert_eq!(home.is_none(), may.is_empty());
+            let Some(home) = home else { return Ok(()) };
+            prop_assert!(usable(home));
+            let total: u32 = may.iter().map(|at| load(*at)).sum();
+            // With the session that is being placed, by the paper's bound, in whole sessions.
+            let bound = (5 * (total + 1)).div_ceil(4 * may.len() as u32);
+            if usable(me) && load(me) < bound {
+                prop_assert_eq!(home, me);
+            } else {
+                let drawn = dice.map(|die| may[(die % may.len() as u64) as usize]);
+                prop_assert!(drawn.contains(&home));
+                prop_assert!(drawn.iter().all(|at| load(home) <= load(*at)));
+            }
+        }
     }
 
     #[test]

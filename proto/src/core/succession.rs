@@ -96,6 +96,17 @@ impl Succession {
         }
     }
 
+    /// The owners of what was born on `home` at this position, up to the present one.
+    pub fn line(&self, home: NodeRef, position: Position) -> Vec<NodeRef> {
+        let (mut line, mut owners) = (Line::new(home), Vec::new());
+        loop {
+            let node = line.next();
+            owners.push(node);
+            let Some(heirs) = self.verdicts.get(&node) else { return owners };
+            line.go_on(heirs.ring.successors(position));
+        }
+    }
+
     /// Who may have kept copies for the owners before `me`, `count` for each; `None` while one of these
     /// is not over.
     pub fn kept_before(

@@ -129,6 +129,7 @@ fn fingerprint(members: &[Member]) -> Fingerprint {
 pub(crate) mod tests {
     use super::*;
     use crate::id::Incarnation;
+    use proptest::prelude::*;
 
     pub(crate) fn member(name: &str, inc: u64, phase: Phase) -> Member {
         let name: NodeName = name.parse().expect("a plain name");
@@ -146,6 +147,28 @@ pub(crate) mod tests {
         assert_eq!(one.fingerprint(), other.fingerprint());
         assert_eq!(one.members(), other.members());
         assert_eq!(one.fingerprint().to_string(), "4234837325c4ef44", "golden: it travels between nodes");
+    }
+
+    proptest! {
+        /// Gossip tells of each process once, in any order; earlier ones under a name change nothing.
+        #[test]
+        fn whatever_is_heard_in_whatever_order_makes_one_view(
+            heard in proptest::collection::btree_map(("[a-e]", 1u64..4), 0usize..4, 0..10)
+                .prop_map(|heard| heard.into_iter().map(|((name, inc), phase)| member(&name, inc, Phase::ALL[phase])).collect::<Vec<_>>())
+                .prop_flat_map(|heard| (Just(heard.clone()), Just(heard).prop_shuffle())),
+        ) {
+            let (one, other) = (View::new(heard.0.clone()), View::new(heard.1));
+            prop_assert_eq!(one.members(), other.members());
+            prop_assert_eq!(one.fingerprint(), other.fingerprint());
+            for member in &heard.0 {
+                let latest = heard.0.iter().filter(|other| other.name == member.name).max_by_key(|other| other.node.inc);
+                prop_assert_eq!(one.by_tag(member.node.tag), latest);
+                prop_assert_eq!(one.get(member.node), latest.filter(|latest| latest.node == member.node));
+            }
+            let dead = |member: &Member| member.phase == Phase::Dead;
+            let alive = View::new(one.members().iter().filter(|member| !dead(member)).cloned().collect());
+            prop_assert_eq!(alive.fingerprint(), one.fingerprint());
+        }
     }
 
     #[test]

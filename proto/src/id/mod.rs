@@ -11,6 +11,6 @@ pub use node::{BadNodeName, Incarnation, NodeName, NodeRef, Tag};
 pub use secret::{BadSecret, ClusterSecret, DEVELOPMENT_SECRET};
 pub use session::{
     Birth, Nonce, OpenError, Principal, RouteId, SEALED_TEXT_LEN_MAX, SealError, SealKeys, SessionId,
-    UpstreamBirth,
+    UpstreamBirth, shortened,
 };
 pub use wrapped::{UpstreamTag, WrapKind, Wrapped};

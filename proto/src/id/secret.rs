@@ -1,6 +1,6 @@
 //! The cluster secret, and the keys that each node derives from it (HKDF-SHA-256, RFC 5869).
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ring::hkdf;
 use std::{fmt, str::FromStr};
 
@@ -29,6 +29,12 @@ impl ClusterSecret {
             .and_then(|okm| okm.fill(&mut out))
             .expect("32 bytes are within HKDF's limit of 255 hashes");
         out
+    }
+
+    /// Eight hex digits by which people tell secrets apart in logs and metrics: 32 bits of a one-way
+    /// digest, which say nothing of the 256.
+    pub fn fingerprint(&self) -> String {
+        HEXLOWER.encode(&self.derive("fingerprint", "")[..4])
     }
 
     /// The text that `ringway secret` prints.
@@ -77,6 +83,15 @@ mod tests {
             assert_eq!(bad.parse::<ClusterSecret>(), Err(BadSecret), "{bad}");
         }
     }
+
+    #[test]
+    fn a_fingerprint_is_golden_and_no_part_of_the_secret() {
+        let secret = ClusterSecret::from_entropy([7; 32]);
+        assert_eq!(secret.fingerprint(), GOLDEN, "operators compare it between nodes of two versions");
+        assert!(!secret.to_text().contains(&secret.fingerprint()));
+        assert_ne!(ClusterSecret::from_entropy([8; 32]).fingerprint(), secret.fingerprint());
+    }
+    const GOLDEN: &str = "d61d961c";
 
     #[test]
     fn purposes_and_clusters_get_unrelated_keys() {

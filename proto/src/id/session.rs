@@ -12,7 +12,13 @@ use crate::wire::codec;
 use data_encoding::BASE64URL_NOPAD;
 use ring::aead;
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 const PREFIX: &str = "rw1.";
 const VERSION: u8 = 1;
@@ -26,6 +32,39 @@ const UPSTREAM_SESSION_LEN_MAX: usize = 1_024;
 /// The 12 bytes that make a session id unique; its position on the ring is their hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Nonce(pub [u8; 12]);
+
+impl Nonce {
+    /// The one that follows in the order of nonces; `None` after the last.
+    pub fn next(self) -> Option<Self> {
+        let mut bytes = self.0;
+        for byte in bytes.iter_mut().rev() {
+            let overflows;
+            (*byte, overflows) = byte.overflowing_add(1);
+            if !overflows {
+                return Some(Self(bytes));
+            }
+        }
+        None
+    }
+
+    /// Of a sealed id, or of the part of it that operators are shown ([`shortened`]). Nothing says that it
+    /// was minted here.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let head = shortened(text).strip_prefix(PREFIX).filter(|head| head.len() == HEAD_TEXT_LEN)?;
+        // The last character has four bits of what follows; two more make whole bytes of them.
+        let bytes = BASE64URL_NOPAD.decode(format!("{head}AA").as_bytes()).ok()?;
+        let nonce = *bytes.get(1..HEAD_LEN)?.first_chunk()?;
+        (bytes[0] >> 4 == VERSION).then_some(Self(nonce))
+    }
+}
+
+/// 13 bytes in base64.
+const HEAD_TEXT_LEN: usize = (HEAD_LEN * 8).div_ceil(6);
+
+/// The beginning of a sealed id: who it is, and no right to use it.
+pub fn shortened(text: &str) -> &str {
+    text.get(..PREFIX.len() + HEAD_TEXT_LEN).unwrap_or(text)
+}
 
 /// Which route of the configuration: the same on every node that has the route's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,6 +84,13 @@ pub struct Principal(pub [u8; 16]);
 impl Principal {
     /// The caller on a route without authentication.
     pub const ANYONE: Self = Self([0; 16]);
+}
+
+/// In hexadecimal: all that logs say of a caller.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// What was true when the session was born, and never changes.
@@ -107,6 +153,9 @@ pub struct SealKeys {
     keys: Vec<(u8, aead::LessSafeKey)>,
     /// From the same secrets, for what is not a session id.
     pub(super) wraps: Vec<WrapKey>,
+    /// How often each has opened something: only of those that seal nothing any more, so that what is
+    /// opened a thousand times a second by the first costs no write to memory that all threads share.
+    pub(super) opened: Vec<AtomicU64>,
 }
 
 impl fmt::Debug for SealKeys {
@@ -128,7 +177,20 @@ impl SealKeys {
             (VERSION << 4 | kid, aead::LessSafeKey::new(key))
         };
         let wraps = secrets.iter().map(|secret| WrapKey::new(secret, cluster)).collect();
-        Self { keys: secrets.iter().map(derive).collect(), wraps }
+        let opened = secrets.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { keys: secrets.iter().map(derive).collect(), wraps, opened }
+    }
+
+    /// Of each secret, in their order, how often it has opened what a client brought: none for the
+    /// first, which is not counted.
+    pub fn opened(&self) -> impl Iterator<Item = u64> {
+        self.opened.iter().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_opened(&self, at: usize) {
+        if at > 0 {
+            self.opened[at].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The text that the client gets.
@@ -158,6 +220,11 @@ impl SealKeys {
     }
 
     pub fn open(&self, text: &str) -> Result<SessionId, OpenError> {
+        self.open_by(text).map(|(id, _)| id)
+    }
+
+    /// The same, and the place of the secret that it was sealed with.
+    pub fn open_by(&self, text: &str) -> Result<(SessionId, usize), OpenError> {
         if text.len() > SEALED_TEXT_LEN_MAX {
             return Err(OpenError::Malformed);
         }
@@ -171,9 +238,8 @@ impl SealKeys {
         if ver_kid >> 4 != VERSION {
             return Err(OpenError::Malformed);
         }
-        let mut candidates =
-            self.keys.iter().filter(|(kid, _)| *kid == ver_kid).map(|(_, key)| key).peekable();
-        while let Some(key) = candidates.next() {
+        let mut candidates = self.keys.iter().enumerate().filter(|(_, (kid, _))| *kid == ver_kid).peekable();
+        while let Some((at, (_, key))) = candidates.next() {
             let aad = aead::Aad::from([ver_kid]);
             let opened = match candidates.peek() {
                 None => key.open_in_place(iv(nonce), aad, sealed).ok().map(|plain| codec::unpack(plain)),
@@ -185,7 +251,8 @@ impl SealKeys {
                     .map(|plain| codec::unpack(plain)),
             };
             if let Some(birth) = opened {
-                return Ok(SessionId { nonce, birth: birth.map_err(|_| OpenError::Malformed)? });
+                self.count_opened(at);
+                return Ok((SessionId { nonce, birth: birth.map_err(|_| OpenError::Malformed)? }, at));
             }
         }
         Err(OpenError::Forged)
@@ -254,6 +321,17 @@ mod tests {
     }
 
     #[test]
+    fn what_an_older_secret_still_opens_is_counted() {
+        let old = keys(&[1]).seal(Nonce([9; 12]), &birth()).expect("short enough");
+        let keys = keys(&[2, 1]);
+        let new = keys.seal(Nonce([8; 12]), &birth()).expect("short enough");
+        for text in [&old, &new, &old, &old[..40].to_owned()] {
+            let _ = keys.open(text);
+        }
+        assert_eq!(keys.opened().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
     fn every_altered_bit_and_every_truncation_is_refused() {
         let keys = keys(&[1]);
         let text = keys.seal(Nonce([9; 12]), &birth()).expect("short enough");
@@ -269,6 +347,34 @@ mod tests {
         for len in 0..text.len() {
             assert!(keys.open(&text[..len]).is_err(), "cut to {len}");
         }
+    }
+
+    #[test]
+    fn a_shortened_id_says_which_session_and_opens_nothing() {
+        let nonce = Nonce([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 255]);
+        let text = keys(&[1]).seal(nonce, &birth()).expect("short enough");
+        let short = shortened(&text);
+        assert_eq!(short.len(), 22);
+        assert_eq!((Nonce::of_text(short), Nonce::of_text(&text)), (Some(nonce), Some(nonce)));
+        assert!(keys(&[1]).open(short).is_err());
+        for bad in [
+            "",
+            "rw1.",
+            "rw2.FAkJCQkJCQkJCQkJCa",
+            &short[..21],
+            "rw1.\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}",
+        ] {
+            assert_eq!(Nonce::of_text(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn nonces_follow_each_other() {
+        assert_eq!(Nonce([0; 12]).next(), Some(Nonce([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])));
+        assert_eq!(Nonce([255; 12]).next(), None);
+        let mut low = [255; 12];
+        low[0] = 7;
+        assert_eq!(Nonce(low).next(), Some(Nonce([8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])));
     }
 
     #[test]

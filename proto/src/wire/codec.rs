@@ -82,7 +82,7 @@ impl FrameHead {
 /// # Errors
 /// If the message is longer than a peer would read.
 pub fn frame<M: Message + Serialize>(message: &M) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = Vec::with_capacity(512);
+    let mut bytes = Vec::with_capacity(1024); // the heads of most calls
     bytes.extend_from_slice(&[0; FRAME_HEAD_LEN]);
     pack_into(&mut bytes, message);
     let len = bytes.len() - FRAME_HEAD_LEN;

@@ -2,10 +2,21 @@
 
 use super::{Kind, Message};
 use crate::id::{Fingerprint, NodeRef, Principal, RouteId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Header names and values in order, borrowed from where they lie.
 pub type Headers<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// Writes each value at once: serde takes a slice for a sequence, and would write it byte by byte, to the same end.
+fn headers<S: Serializer>(headers: &Headers<'_>, to: S) -> Result<S::Ok, S::Error> {
+    struct Value<'a>(&'a [u8]);
+    impl Serialize for Value<'_> {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_bytes(self.0)
+        }
+    }
+    to.collect_seq(headers.iter().map(|(name, value)| (name, Value(value))))
+}
 
 /// What a forwarded request wants of the node it is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +51,35 @@ pub enum Nature {
     Listens,
 }
 
+/// Who calls, as the entry node found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Caller {
+    /// Nobody asked.
+    Anyone,
+    /// Nothing was checked: only what the sessions that it opens are counted by.
+    Counted(Principal),
+    /// Authenticated; or a node that speaks for the session's own caller.
+    Known(Principal),
+}
+
+impl Caller {
+    /// Whose sessions it may use, and whose it opens.
+    pub fn principal(self) -> Principal {
+        match self {
+            Self::Known(principal) => principal,
+            Self::Anyone | Self::Counted(_) => Principal::ANYONE,
+        }
+    }
+
+    /// By what the sessions that it opens are counted.
+    pub fn counted(self) -> Option<Principal> {
+        match self {
+            Self::Known(principal) | Self::Counted(principal) => Some(principal),
+            Self::Anyone => None,
+        }
+    }
+}
+
 /// The head of a forwarded request; its body follows until the stream ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward<'a> {
@@ -54,12 +94,11 @@ pub struct Forward<'a> {
     pub copies: u8,
     /// One of them went to an owner that is over, and may have run there.
     pub may_have_run: bool,
-    /// Whose session is opened.
-    pub client: Option<Principal>,
+    pub caller: Caller,
     pub method: &'a str,
     /// Path and query as the client sent them.
     pub target: &'a str,
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "headers")]
     pub headers: Headers<'a>,
 }
 
@@ -70,7 +109,7 @@ pub struct Answer<'a> {
     /// Sessions that the answering node owns: what placement goes by, fresher than gossip.
     pub sessions: u32,
     pub status: u16,
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "headers")]
     pub headers: Headers<'a>,
 }
 
@@ -124,7 +163,7 @@ mod tests {
             uid: 300,
             copies: 1,
             may_have_run: true,
-            client: Some(Principal([7; 16])),
+            caller: Caller::Counted(Principal([7; 16])),
             method: "POST",
             target: "/mcp",
             headers: headers.clone(),
@@ -156,11 +195,14 @@ mod tests {
             uid: 1,
             copies: 0,
             may_have_run: false,
-            client: None,
+            caller: Caller::Anyone,
             method: "POST",
             target: "/",
             headers: Headers::new(),
         };
         assert_golden(&listens, "010400000010070903070100000004504f5354012f00", &mut Vec::new());
+        let known = Forward { caller: Caller::Known(Principal([7; 16])), ..listens };
+        let golden = "0104000000200709030701000002".to_owned() + &"07".repeat(16) + "04504f5354012f00";
+        assert_golden(&known, &golden, &mut Vec::new());
     }
 }

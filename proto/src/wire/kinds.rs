@@ -13,8 +13,7 @@ pub enum Kind {
     Answer = 5,
     NotHere = 6,
     Refused = 7,
-    Locate = 8,
-    Located = 9,
+    // 8 and 9 are removed: they asked for what a node knows of a session, and `Explain` asks for more.
     /// A datagram about who may serve.
     Note = 10,
     Keep = 11,
@@ -23,10 +22,20 @@ pub enum Kind {
     Taken = 14,
     Recall = 15,
     Recalled = 16,
+    List = 17,
+    Listed = 18,
+    Explain = 19,
+    Explained = 20,
+    End = 21,
+    EndAnswer = 22,
+    Count = 23,
+    Counted = 24,
+    /// What a node has seen of the cluster's life, for operators at the others.
+    News = 25,
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 23] = [
         Self::Hello,
         Self::HelloAck,
         Self::Gossip,
@@ -34,8 +43,6 @@ impl Kind {
         Self::Answer,
         Self::NotHere,
         Self::Refused,
-        Self::Locate,
-        Self::Located,
         Self::Note,
         Self::Keep,
         Self::Kept,
@@ -43,6 +50,15 @@ impl Kind {
         Self::Taken,
         Self::Recall,
         Self::Recalled,
+        Self::List,
+        Self::Listed,
+        Self::Explain,
+        Self::Explained,
+        Self::End,
+        Self::EndAnswer,
+        Self::Count,
+        Self::Counted,
+        Self::News,
     ];
 
     pub fn from_number(number: u8) -> Option<Self> {
@@ -77,4 +93,6 @@ pub enum CloseCode {
     BadHello = 1,
     /// The node at the other end is taken for dead, or is not the one that was meant.
     NotThePeer = 2,
+    /// It was made under a secret that this cluster has no more.
+    OldSecret = 3,
 }

@@ -53,6 +53,10 @@ pub enum GoneWhy {
     LostUpstream,
     /// Its owner is gone, and the route does not revive sessions.
     LostOwner,
+    /// An operator ended it.
+    Operator,
+    /// Another caller's.
+    Foreign,
 }
 
 /// Why a request was not served.
@@ -80,6 +84,43 @@ pub enum Reason {
     AnswerLost,
     /// It belongs to state at an upstream that no node has any more.
     NoUpstream,
+    /// That limit of new sessions is reached.
+    Limited(Limit),
+    /// The issuer's keys are not known yet, so nobody can be told from anybody else.
+    KeysUnknown,
+}
+
+/// What bounds new sessions. Each has the name of the setting that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Limit {
+    /// Of the node, over all its routes.
+    NodeSessions,
+    RouteSessions,
+    /// Of one client, on the route.
+    ClientSessions,
+    /// Too many at once, of which this one would wait too long for its turn.
+    NewSessions {
+        retry_after_ms: u32,
+    },
+}
+
+impl Limit {
+    /// The setting, as it is written in a configuration.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::NodeSessions | Self::RouteSessions => "max_sessions",
+            Self::ClientSessions => "max_sessions_per_client",
+            Self::NewSessions { .. } => "new_sessions_per_second",
+        }
+    }
+
+    /// Whose setting it is.
+    pub fn scope(self) -> &'static str {
+        match self {
+            Self::NodeSessions | Self::NewSessions { .. } => "node",
+            Self::RouteSessions | Self::ClientSessions => "route",
+        }
+    }
 }
 
 macro_rules! words {
@@ -107,6 +148,8 @@ words!(GoneWhy {
     Self::Expired => "expired",
     Self::LostUpstream => "lost_upstream",
     Self::LostOwner => "lost_owner",
+    Self::Operator => "ended_by_operator",
+    Self::Foreign => "foreign",
 });
 
 words!(Reason {
@@ -121,6 +164,8 @@ words!(Reason {
     Self::Moved => "moved",
     Self::AnswerLost => "answer_lost",
     Self::NoUpstream => "no_upstream",
+    Self::Limited(_) => "overloaded",
+    Self::KeysUnknown => "keys_unknown",
 });
 
 impl Message for Refusal {
@@ -135,7 +180,10 @@ mod tests {
     #[test]
     fn refusals_are_golden() {
         assert_golden(&Refusal::Gone(GoneWhy::Expired), "0107000000020004", &mut Vec::new());
+        assert_golden(&Refusal::Gone(GoneWhy::Foreign), "0107000000020008", &mut Vec::new());
         let undelivered = Refusal::Undelivered { reason: Reason::UpstreamStatus(503), may_have_run: true };
         assert_golden(&undelivered, "0107000000060105fbf70101", &mut Vec::new());
+        let limited = Refusal::not_run(Reason::Limited(Limit::NewSessions { retry_after_ms: 1_000 }));
+        assert_golden(&limited, "010700000007010b03fbe80300", &mut Vec::new());
     }
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(super) struct Bare(TcpListener);
+pub(crate) struct Bare(TcpListener);
 
 impl Bare {
-    pub(super) async fn bind() -> Bare {
+    pub(crate) async fn bind() -> Bare {
         Bare(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.0.local_addr().unwrap())
     }
 
     /// The next request, read whole. Its connection is used for no other.
-    pub(super) async fn accept(&self) -> Asked {
+    pub(crate) async fn accept(&self) -> Asked {
         let (mut stream, _) = self.0.accept().await.unwrap();
         let mut read = Vec::new();
         let end = loop {
@@ -37,37 +37,37 @@ impl Bare {
 }
 
 /// A request, and whoever waits for its answer.
-pub(super) struct Asked {
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Asked {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
     stream: TcpStream,
 }
 
 impl Asked {
-    pub(super) fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     }
 
     /// A whole answer.
-    pub(super) async fn answer(&mut self, kind: &str, body: &str) {
+    pub(crate) async fn answer(&mut self, kind: &str, body: &str) {
         let head = format!("content-type: {kind}\r\ncontent-length: {}\r\nconnection: close", body.len());
         self.write(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}")).await;
     }
 
     /// The beginning of an answer that does not end yet.
-    pub(super) async fn begin(&mut self, kind: &str, piece: &str) {
+    pub(crate) async fn begin(&mut self, kind: &str, piece: &str) {
         let head = format!("content-type: {kind}\r\ntransfer-encoding: chunked");
         self.write(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n")).await;
         self.go_on(piece).await;
     }
 
-    pub(super) async fn go_on(&mut self, piece: &str) {
+    pub(crate) async fn go_on(&mut self, piece: &str) {
         self.write(&format!("{:x}\r\n{piece}\r\n", piece.len())).await;
     }
 
     /// Returns once the other side has closed the connection.
-    pub(super) async fn closed(mut self, deadline: Duration) {
+    pub(crate) async fn closed(mut self, deadline: Duration) {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(deadline, self.stream.read_to_end(&mut rest)).await;
         assert!(read.is_ok(), "the connection stays open though nobody waits for the answer");

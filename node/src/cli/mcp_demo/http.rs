@@ -3,12 +3,12 @@
 
 use super::session::Session;
 use crate::answer::{Answer, whole};
-use crate::front;
+use crate::config::Limits;
+use crate::front::{self, Request};
 use crate::mcp::{self, SESSION_ID};
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, StatusCode,
-    body::Incoming,
+    Method, StatusCode,
     header::{self, HeaderValue},
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -25,10 +25,10 @@ const BODY_LEN_MAX: usize = 4 * 1024 * 1024;
 const SESSIONS_MAX: usize = 10_000;
 
 pub(super) async fn serve(at: SocketAddr) -> anyhow::Result<()> {
-    let listener = front::bind(at).await?;
+    let listener = front::bind(at, Limits::default(), None).await?;
     println!("ringway mcp-demo ready http://{}{PATH}", listener.addr);
     let server = Arc::new(Server::default());
-    let answer = move |_, request| {
+    let answer = move |_, _, request| {
         let server = server.clone();
         async move { server.answer(request).await }
     };
@@ -42,12 +42,12 @@ struct Server {
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let id = request.headers().get(SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-        if request.uri().path() != PATH {
+    async fn answer(&self, request: Request) -> Answer {
+        let id = request.headers.get(SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        if request.uri.path() != PATH {
             return status(StatusCode::NOT_FOUND);
         }
-        match *request.method() {
+        match request.method {
             Method::POST => {}
             Method::DELETE => {
                 let ended = id.and_then(|id| self.sessions().remove(&id));
@@ -55,7 +55,7 @@ impl Server {
             }
             _ => return status(StatusCode::METHOD_NOT_ALLOWED),
         }
-        let Ok(body) = Limited::new(request.into_body(), BODY_LEN_MAX).collect().await else {
+        let Ok(body) = Limited::new(request.body, BODY_LEN_MAX).collect().await else {
             return status(StatusCode::PAYLOAD_TOO_LARGE);
         };
         let body = body.to_bytes();

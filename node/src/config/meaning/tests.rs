@@ -76,6 +76,18 @@ fn a_file_is_read_whole() {
 }
 
 #[test]
+fn a_path_that_no_client_can_ask_for_is_a_mistake() {
+    for path in ["/a b", "/a?x", "/a#x", "/a`b", "/a\\nb", "/\\u007f", "/ü"] {
+        let text = format!("[[route]]\npath = \"{path}\"\nupstream = \"http://127.0.0.1:1\"");
+        let found = lines(&text);
+        assert!(
+            found.len() == 1 && found[0].0 == Some(2) && found[0].1.starts_with("path "),
+            "{path}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn the_paths_of_an_mcp_route_belong_to_no_other() {
     let route = |path: &str, more: &str| {
         format!("[[route]]\npath = \"{path}\"\nupstream = \"http://127.0.0.1:1\"\n{more}\n")
@@ -226,4 +238,45 @@ fn what_contradicts_itself_is_refused() {
         assert!(mistakes.contains(part), "{written}: {mistakes}");
         assert_eq!(mistakes.lines().count(), 1, "{written}: {mistakes}");
     }
+}
+
+#[test]
+fn limits_are_read_and_mistakes_in_them_named() {
+    let config = read(
+        "name = \"a\"\nmax_connections = 100\nmax_connections_per_client = 10\nheader_timeout = \"5s\"\n\
+         body_timeout = \"20s\"\nsend_timeout = \"2m\"\nmax_sessions = 7\nnew_sessions_per_second = 50",
+    )
+    .expect("valid");
+    let limits = config.limits;
+    assert_eq!((limits.connections_max, limits.connections_per_client_max), (100, Some(10)));
+    let times = [limits.header_time_max, limits.body_time_max, limits.send_time_max];
+    assert_eq!(times, [5, 20, 120].map(Duration::from_secs));
+    assert_eq!((config.new_sessions.sessions_max, config.new_sessions.per_second.get()), (Some(7), 50));
+
+    let found = lines(
+        "name = \"a\"\nmax_connections = 0\nmax_connections_per_client = \"x\"\nheader_timeout = \"1ms\"\n\
+         body_timeout = 60\nsend_timeout = \"2 h\"\nmax_sessions = 0\nnew_sessions_per_second = 0",
+    );
+    let at: Vec<_> = found.iter().map(|(line, _)| *line).collect();
+    assert_eq!(at, (2..=8).map(Some).collect::<Vec<_>>(), "{found:#?}");
+    for ((_, what), key) in found.iter().zip(limits::LIMIT_KEYS) {
+        assert!(what.contains(key), "{what:?} does not name {key}");
+    }
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_files_that_are_there() {
+    for (written, line, part) in [
+        ("tls = { cert = \"no/such.pem\", key = \"no/such.key\" }", 2, "tls cert no/such.pem: No such file"),
+        ("[tls]\ncert = \"no/such.pem\"", 3, "--tls-key"),
+        ("[tls]", 2, "tls needs both"),
+        ("tls = { cert = 7 }", 2, "a table of strings"),
+        ("tls = \"cert.pem\"", 2, "a table of strings"),
+    ] {
+        let found = lines(&format!("name = \"a\"\n{written}"));
+        assert_eq!(found.len(), 1, "{written}: {found:?}");
+        assert!(found[0].0 == Some(line) && found[0].1.contains(part), "{written}: {found:?}");
+    }
+    let found = lines("name = \"a\"\n[tls]\ncret = \"x\"");
+    assert!(found.iter().any(|(line, what)| *line == Some(3) && what.contains("\"cret\"")), "{found:?}");
 }

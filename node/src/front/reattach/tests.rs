@@ -5,9 +5,10 @@ mod client;
 use super::*;
 use crate::config::{Protocol, Route};
 use crate::front::honest::HELD_LEN_MAX;
+use crate::headers::Headers;
 use crate::mcp::Calls;
 use client::{Client, End, Met, said};
-use hyper::{HeaderMap, header::HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use proto::core::route::OnLoss;
 use proto::id::RouteId;
 use proto::wire::{GoneWhy, Nature};
@@ -319,6 +320,7 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         sessions_per_client_max: 1,
         body_len_max: 1,
         trust_annotations: true,
+        auth: None,
     };
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -334,10 +336,10 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         nature: Nature::Unsafe,
         uid: 1,
         sent: Sent::default(),
-        client: None,
+        caller: proto::wire::Caller::Anyone,
         method: Method::POST,
         target: "/mcp".into(),
-        headers: HeaderMap::from_iter(headers),
+        headers: Headers::from_iter(headers),
         body: Payload::Whole(Bytes::new()),
     };
     for id in ["1", "2"] {
@@ -353,14 +355,14 @@ fn the_rest_of_an_answer_is_asked_for_by_get() {
         (LAST_EVENT_ID, "2"),
     ];
     let expected = expected.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    assert_eq!(ask.headers, HeaderMap::from_iter(expected));
+    assert_eq!(ask.headers, Headers::from_iter(expected));
 }
 
 #[test]
 fn a_copied_header_is_the_same_header() {
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     for (name, value) in [("a", "1"), ("b", ""), ("a", "22")] {
-        headers.append(name, HeaderValue::from_static(value));
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let before = headers.clone();
     let_go(&mut headers);

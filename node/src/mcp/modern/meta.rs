@@ -1,16 +1,17 @@
 //! What every request says of itself (2026-07-28, "`_meta`").
 
+use crate::mcp::object::{Object, object};
 use serde::{Deserialize, de::IgnoredAny};
 
 #[derive(Deserialize)]
 struct Call {
-    params: Option<Params>,
+    params: Option<Object<Params>>,
 }
 
 #[derive(Deserialize)]
 struct Params {
     #[serde(rename = "_meta")]
-    meta: Option<Meta>,
+    meta: Option<Object<Meta>>,
 }
 
 #[derive(Deserialize)]
@@ -23,9 +24,9 @@ struct Meta {
 
 /// Whether a request says what none may leave out, so that no server refuses it for that.
 pub(crate) fn is_complete(body: &[u8]) -> bool {
-    let call = serde_json::from_slice::<Call>(body).ok();
-    let meta = call.and_then(|call| call.params?.meta);
-    meta.is_some_and(|meta| meta.version.is_some() && meta.capabilities.is_some())
+    let call = object::<Call>(body).ok();
+    let meta = call.and_then(|call| call.params?.0.meta);
+    meta.is_some_and(|Object(meta)| meta.version.is_some() && meta.capabilities.is_some())
 }
 
 #[cfg(test)]

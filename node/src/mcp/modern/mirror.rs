@@ -2,12 +2,11 @@
 //! Validation"). An upstream over HTTP checks that itself; one over stdio sees no headers.
 
 use super::{NAME, header::said};
-use hyper::{
-    HeaderMap,
-    header::{HeaderName, HeaderValue},
-};
+use crate::headers::Headers;
+use crate::mcp::object::{Object, object};
+use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap};
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -18,21 +17,25 @@ const PARAMS_MAX: usize = 1_000;
 #[derive(Deserialize)]
 struct Call<'a> {
     #[serde(borrow)]
-    method: Cow<'a, str>,
-    #[serde(default)]
-    params: Params,
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    params: Option<Object<Params<'a>>>,
 }
 
+/// Whatever is not looked at may be of any form.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Params {
-    #[serde(default, rename = "_meta")]
-    meta: Meta,
-    name: Option<String>,
-    uri: Option<String>,
-    task_id: Option<String>,
-    #[serde(default)]
-    arguments: Value,
+struct Params<'a> {
+    #[serde(rename = "_meta")]
+    meta: Option<Object<Meta>>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow)]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -42,28 +45,50 @@ struct Meta {
 }
 
 /// What is wrong with a request's headers, for its caller; nothing where the body does not say which
-/// revision it is of, which is for the server to refuse.
-pub(crate) fn mismatch(headers: &HeaderMap, body: &[u8], params: &MirroredParams) -> Option<String> {
-    let Call { method, params: said } = serde_json::from_slice(body).ok()?;
-    let version = said.meta.version.as_deref()?;
-    let name = match &*method {
-        "tools/call" | "prompts/get" => said.name.as_deref(),
-        "resources/read" => said.uri.as_deref(),
-        "tasks/get" | "tasks/update" | "tasks/cancel" => said.task_id.as_deref(),
+/// revision it is of, which is for the server to refuse. A body that can't be compared (a key twice, a
+/// text that is none) is not the server's affair: it may read it all the same, as something else.
+pub(crate) fn mismatch(headers: &Headers, body: &[u8], params: &MirroredParams) -> Option<String> {
+    let checked = || -> serde_json::Result<Option<String>> {
+        let Call { method, params: said } = object(body)?;
+        let Some((method, Object(said))) = method.zip(said) else { return Ok(None) };
+        compared(headers, &method, &said, params)
+    };
+    checked().unwrap_or_else(|error| Some(format!("the body can't be compared with the headers: {error}")))
+}
+
+fn compared(
+    headers: &Headers,
+    method: &str,
+    said: &Params<'_>,
+    params: &MirroredParams,
+) -> serde_json::Result<Option<String>> {
+    let Some(version) = said.meta.as_ref().and_then(|Object(meta)| meta.version.as_deref()) else {
+        return Ok(None);
+    };
+    let name = match method {
+        "tools/call" | "prompts/get" => said.name,
+        "resources/read" => said.uri,
+        "tasks/get" | "tasks/update" | "tasks/cancel" => said.task_id,
         _ => None,
     };
+    let name = name.filter(|raw| raw.get().starts_with('"'));
+    let name = name.map(|raw| serde_json::from_str::<String>(raw.get())).transpose()?;
+    let mirrored = name.as_ref().filter(|_| method == "tools/call").and_then(|name| params.0.get(name));
+    let arguments: Value = match (mirrored, said.arguments) {
+        (Some(_), Some(arguments)) => serde_json::from_str(arguments.get())?,
+        (None, _) | (_, None) => Value::Null,
+    };
     let plain = |header: &HeaderName, value: &str| differs(headers, header, value, |said| said == value);
-    plain(&crate::mcp::PROTOCOL_VERSION, version)
-        .or_else(|| plain(&METHOD, &method))
-        .or_else(|| plain(&NAME, name?))
+    Ok(plain(&crate::mcp::PROTOCOL_VERSION, version)
+        .or_else(|| plain(&METHOD, method))
+        .or_else(|| plain(&NAME, name.as_deref()?))
         .or_else(|| {
-            let mirrored = params.0.get(name.filter(|_| method == "tools/call")?)?;
-            mirrored.iter().find_map(|(header, path)| param_differs(headers, header, path, &said.arguments))
-        })
+            mirrored?.iter().find_map(|(header, path)| param_differs(headers, header, path, &arguments))
+        }))
 }
 
 fn param_differs(
-    headers: &HeaderMap,
+    headers: &Headers,
     header: &HeaderName,
     path: &[String],
     arguments: &Value,
@@ -85,7 +110,7 @@ fn param_differs(
 }
 
 fn differs(
-    headers: &HeaderMap,
+    headers: &Headers,
     header: &HeaderName,
     value: impl std::fmt::Display,
     is_same: impl Fn(&str) -> bool,
@@ -111,12 +136,12 @@ pub(crate) struct MirroredParams(BTreeMap<String, Vec<(HeaderName, Vec<String>)>
 
 #[derive(Deserialize)]
 struct Listed {
-    result: Tools,
+    result: Object<Tools>,
 }
 
 #[derive(Deserialize)]
 struct Tools {
-    tools: Vec<Tool>,
+    tools: Vec<Object<Tool>>,
 }
 
 #[derive(Deserialize)]
@@ -130,15 +155,15 @@ struct Tool {
 impl MirroredParams {
     /// Notes what an answer to `tools/list` says.
     pub(crate) fn learn(&mut self, answer: &[u8]) {
-        let Ok(listed) = serde_json::from_slice::<Listed>(answer) else { return };
-        for Tool { name, input_schema } in listed.result.tools {
+        let Ok(Listed { result: Object(listed) }) = object(answer) else { return };
+        for Object(Tool { name, input_schema }) in listed.tools {
             let mut found = Vec::new();
             find(&input_schema, &mut Vec::new(), &mut found);
+            self.0.remove(&name);
             let known: usize = self.0.values().map(Vec::len).sum();
-            match found.is_empty() || known + found.len() > PARAMS_MAX {
-                true => self.0.remove(&name),
-                false => self.0.insert(name, found),
-            };
+            if !found.is_empty() && known + found.len() <= PARAMS_MAX {
+                self.0.insert(name, found);
+            }
         }
     }
 }
@@ -160,7 +185,7 @@ fn find(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(HeaderName, Vec
 mod tests {
     use super::*;
 
-    fn headers(listed: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn headers(listed: &[(&'static str, &'static str)]) -> Headers {
         let header = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
@@ -228,6 +253,42 @@ mod tests {
             let found = mismatch(&headers(&listed), body.as_bytes(), &params());
             assert_eq!(found.is_some(), expected.is_some(), "{listed:?} {body}: {found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_others_may_read_as_something_else_is_not_passed_on() {
+        let listed = headers(&[VERSION, ("mcp-method", "tools/call"), ("mcp-name", "sql")]);
+        let body = |params: &str| format!(r#"{{"method":"tools/call","params":{{{META},{params}}}}}"#);
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for params_said in [
+            r#""name":"sql","name":"other""#.to_owned(),
+            r#""name":"\ud800""#.to_owned(),
+            format!(r#""name":"sql","arguments":{{"region":"eu","x":{deep}}}"#),
+        ] {
+            let found = mismatch(&listed, body(&params_said).as_bytes(), &params());
+            assert!(found.expect(&params_said).contains("can't be compared"), "{params_said}");
+        }
+        let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        assert_eq!(mismatch(&listed, answer, &params()), None);
+        let other = br#"{"method":"notifications/x","params":{"name":7}}"#;
+        assert_eq!(mismatch(&listed, other, &params()), None);
+        let plain = headers(&[VERSION, ("mcp-method", "tools/call"), ("mcp-name", "plain")]);
+        let deep = body(&format!(r#""name":"plain","arguments":{deep}"#));
+        assert_eq!(mismatch(&plain, deep.as_bytes(), &params()), None, "nothing of it is mirrored");
+    }
+
+    #[test]
+    fn many_parameters_are_remembered_however_often_they_are_listed() {
+        let property = |n: usize| format!(r#""p{n}":{{"x-mcp-header":"P{n}"}}"#);
+        let properties = (0..PARAMS_MAX).map(property).collect::<Vec<_>>().join(",");
+        let listed = format!(
+            r#"{{"result":{{"tools":[{{"name":"sql","inputSchema":{{"properties":{{{properties}}}}}}}]}}}}"#
+        );
+        let mut params = MirroredParams::default();
+        for _ in 0..3 {
+            params.learn(listed.as_bytes());
+            assert_eq!(params.0["sql"].len(), PARAMS_MAX);
         }
     }
 

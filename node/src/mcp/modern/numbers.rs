@@ -2,6 +2,7 @@
 //! are chosen by different clients, and collide.
 
 use super::spots::range_of;
+use crate::mcp::object::{Object, object};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -45,7 +46,7 @@ struct Call<'a> {
 #[serde(rename_all = "camelCase")]
 struct Params<'a> {
     #[serde(borrow, rename = "_meta")]
-    meta: Option<Meta<'a>>,
+    meta: Option<Object<Meta<'a>>>,
     #[serde(borrow)]
     progress_token: Option<&'a RawValue>,
 }
@@ -77,8 +78,8 @@ struct Said<'a> {
 
 /// A request under the number `number`, and the names that it had; `None` for what is no request.
 pub(crate) fn numbered(body: &Bytes, number: u64) -> Option<(Vec<Bytes>, Names)> {
-    let Call { id, params } = serde_json::from_slice(body).ok()?;
-    let meta = read(params).meta.unwrap_or_default();
+    let Call { id, params } = object(body).ok()?;
+    let Object(meta) = read(params).meta.unwrap_or_default();
     let names = Names {
         id: id.to_owned(),
         token: meta.progress_token.map(ToOwned::to_owned),
@@ -91,14 +92,14 @@ pub(crate) fn numbered(body: &Bytes, number: u64) -> Option<(Vec<Bytes>, Names)>
 
 /// What a message of the server's is about.
 pub(crate) fn of(message: &[u8]) -> Of {
-    let Ok(said) = serde_json::from_slice::<Said<'_>>(message) else { return Of::Nothing };
+    let Ok(said) = object::<Said<'_>>(message) else { return Of::Nothing };
     let answer = |to| Of::Answer { to, is_error: said.error.is_some() };
     match (said.method.as_deref(), said.id) {
         (None, id) => id.and_then(number).map_or(Of::Nothing, answer),
         (Some(_), Some(id)) => Of::Asks(id.to_owned()),
         (Some(method), None) => {
             let params = read(said.params);
-            let subscription = params.meta.and_then(|meta| meta.subscription);
+            let subscription = params.meta.and_then(|Object(meta)| meta.subscription);
             let named = [params.progress_token, subscription].into_iter().flatten().find_map(number);
             let unnamed = if method == "notifications/message" { Of::Log } else { Of::Nothing };
             named.map_or(unnamed, Of::Request)
@@ -108,7 +109,7 @@ pub(crate) fn of(message: &[u8]) -> Of {
 
 /// A message of the server's about a request, with the names that the request had.
 pub(crate) fn restored(message: &Bytes, names: &Names) -> Vec<Bytes> {
-    let Ok(said) = serde_json::from_slice::<Said<'_>>(message) else { return vec![message.clone()] };
+    let Ok(said) = object::<Said<'_>>(message) else { return vec![message.clone()] };
     let id = Bytes::copy_from_slice(names.id.get().as_bytes());
     let token = names
         .token
@@ -116,16 +117,18 @@ pub(crate) fn restored(message: &Bytes, names: &Names) -> Vec<Bytes> {
         .map_or_else(|| id.clone(), |token| Bytes::copy_from_slice(token.get().as_bytes()));
     let mut spots = Vec::new();
     spots.extend(said.id.map(|raw| (raw, &id)));
-    for params in [said.params, said.result].map(read) {
-        spots.extend(params.progress_token.filter(|_| said.id.is_none()).map(|raw| (raw, &token)));
-        spots.extend(params.meta.and_then(|meta| meta.subscription).map(|raw| (raw, &id)));
+    let [params, result] = [said.params, said.result].map(read);
+    // In a result, and in what the server asks, it is the server's own.
+    spots.extend(params.progress_token.filter(|_| said.id.is_none()).map(|raw| (raw, &token)));
+    for params in [params, result] {
+        spots.extend(params.meta.and_then(|Object(meta)| meta.subscription).map(|raw| (raw, &id)));
     }
     with(message, spots.into_iter().map(|(raw, name)| (range_of(raw, message), name.clone())).collect())
 }
 
 /// What is not of that form names nothing.
 fn read(params: Option<&RawValue>) -> Params<'_> {
-    params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default()
+    params.and_then(|params| object(params.get().as_bytes()).ok()).unwrap_or_default()
 }
 
 fn number(raw: &RawValue) -> Option<u64> {
@@ -195,6 +198,7 @@ mod tests {
                 "Request(7)",
                 r#"{"method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"x"}}}"#,
             ),
+            (r#"{"result":{"progressToken":7}}"#, "Nothing", r#"{"result":{"progressToken":7}}"#),
         ] {
             assert_eq!(format!("{:?}", of(message.as_bytes())), about, "{message}");
             assert_eq!(text(restored(&Bytes::from_static(message.as_bytes()), &names)), expected);

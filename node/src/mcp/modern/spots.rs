@@ -1,5 +1,6 @@
 //! Where messages of 2026-07-28 hold a task's id or a request's state (SEP-2663, SEP-2322).
 
+use crate::mcp::object::{Object, object};
 use proto::id::WrapKind;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -38,7 +39,7 @@ pub(crate) struct Request {
 impl Request {
     /// Whatever is not of the form of a request is about nothing.
     pub(crate) fn read(body: &[u8]) -> Self {
-        serde_json::from_slice::<Call<'_>>(body).map(|call| call.understood(body)).unwrap_or_default()
+        object::<Call<'_>>(body).map(|call| call.understood(body)).unwrap_or_default()
     }
 }
 
@@ -47,7 +48,7 @@ struct Call<'a> {
     #[serde(borrow)]
     method: Cow<'a, str>,
     #[serde(borrow)]
-    params: Option<Params<'a>>,
+    params: Option<Object<Params<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,7 +59,7 @@ struct Params<'a> {
     #[serde(borrow)]
     request_state: Option<&'a RawValue>,
     #[serde(borrow)]
-    notifications: Option<Filter<'a>>,
+    notifications: Option<Object<Filter<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +71,7 @@ struct Filter<'a> {
 
 impl<'a> Call<'a> {
     fn understood(self, body: &[u8]) -> Request {
-        let params = self.params.unwrap_or_default();
+        let Object(params) = self.params.unwrap_or_default();
         let (about, found) = match &*self.method {
             "tasks/get" | "tasks/update" | "tasks/cancel" => {
                 (About::Tasks, vec![(WrapKind::Task, params.task_id)])
@@ -85,8 +86,8 @@ impl<'a> Call<'a> {
     }
 }
 
-fn listed(filter: Option<Filter<'_>>) -> Vec<(WrapKind, Option<&RawValue>)> {
-    let ids = filter.and_then(|filter| filter.task_ids).unwrap_or_default();
+fn listed(filter: Option<Object<Filter<'_>>>) -> Vec<(WrapKind, Option<&RawValue>)> {
+    let ids = filter.and_then(|Object(filter)| filter.task_ids).unwrap_or_default();
     ids.into_iter().map(|id| (WrapKind::Task, Some(id))).collect()
 }
 
@@ -95,9 +96,9 @@ struct Message<'a> {
     #[serde(borrow)]
     method: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    params: Option<Params<'a>>,
+    params: Option<Object<Params<'a>>>,
     #[serde(borrow)]
-    result: Option<Outcome<'a>>,
+    result: Option<Object<Outcome<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -118,12 +119,13 @@ pub(crate) fn rewritten(
     about: About,
     name: impl Fn(WrapKind, &str) -> Option<String>,
 ) -> Option<Vec<u8>> {
-    let message: Message<'_> = serde_json::from_slice(json).ok()?;
-    let params = message.params.unwrap_or_default();
+    let message: Message<'_> = object(json).ok()?;
+    let Object(params) = message.params.unwrap_or_default();
     let found = match (message.method.as_deref(), message.result) {
         (Some("notifications/tasks"), _) => vec![(WrapKind::Task, params.task_id)],
         (Some("notifications/subscriptions/acknowledged"), _) => listed(params.notifications),
-        (None, Some(Outcome { result_type, task_id, request_state })) => match result_type.as_deref() {
+        (None, Some(Object(Outcome { result_type, task_id, request_state }))) => match result_type.as_deref()
+        {
             Some("task") => vec![(WrapKind::Task, task_id)],
             Some("input_required") => vec![(WrapKind::State, request_state)],
             _ if about == About::Tasks => vec![(WrapKind::Task, task_id)],
@@ -200,6 +202,7 @@ mod tests {
             r#"{"method":"tools/list","params":{"requestState":"s"}}"#,
             r#"{"method":"tasks/get","params":{"taskId":7}}"#,
             r#"{"method":"tasks/get","params":["t"]}"#,
+            r#"{"method":"tasks/get","params":["t",null,null]}"#,
             r#"{"method":"tasks/get","params":{"taskId":"a","taskId":"b"}}"#,
             r#"{"method":"tasks/get"}"#,
             "[]",

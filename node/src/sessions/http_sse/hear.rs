@@ -28,6 +28,9 @@ const JSON_LEN_MAX: usize = 16 * 1024 * 1024;
 /// (SEP-1699). One that does so every second is followed for 10 minutes.
 const RESUMES_MAX: u32 = 600;
 const RESUME_AFTER: Duration = Duration::from_secs(1);
+/// What was said to a client is on its way for a while, and is lost there if its stream is cut off: a session that is
+/// given away keeps its stream for so long after each answer.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// Where answers go, and how far they have come.
 #[derive(Debug)]
@@ -57,14 +60,22 @@ impl Hearing {
         inner: Ask,
         id: SessionId,
         answer: Answer,
-        _in_use: InUse,
+        in_use: InUse,
     ) -> Result<(), Broke> {
         let outbox = self.outbox.clone();
-        tokio::select! {
+        let settled = tokio::select! {
             biased;
             settled = self.until_answered(&sessions, &inner, &id, answer) => settled,
             () = outbox.closed() => Err(Broke::Moved),
+        };
+        if settled.is_ok() {
+            // Not waited for here: that it was answered is to be known at once.
+            tokio::spawn(async move {
+                tokio::time::sleep(ON_ITS_WAY).await;
+                drop(in_use);
+            });
         }
+        settled
     }
 
     async fn until_answered(

@@ -2,9 +2,10 @@
 
 use super::{Outbox, get, get_headers, hear::Hearing};
 use crate::config::Route;
+use crate::headers::Headers;
 use crate::mcp::{self, Calls, LAST_EVENT_ID, PROTOCOL_VERSION};
 use crate::sessions::{AtUpstream, Sessions};
-use hyper::{HeaderMap, StatusCode, header::HeaderValue};
+use hyper::{StatusCode, header::HeaderValue};
 use proto::id::SessionId;
 use proto::wire::{Nature, Refusal};
 use std::{
@@ -32,7 +33,7 @@ pub(in crate::sessions) struct Listener {
 struct State {
     is_listening: bool,
     /// What the client last showed of itself, for requests that it did not make itself.
-    headers: HeaderMap,
+    headers: Headers,
     /// The revision that the upstream has agreed to, if it did so here.
     version: Option<HeaderValue>,
     /// Counts a session that has no upstream yet among those of the one that it may well get.
@@ -41,7 +42,7 @@ struct State {
 
 impl Listener {
     /// From now on the upstream may speak by itself; nothing new if it does.
-    pub(super) fn want(&self, headers: &HeaderMap) {
+    pub(super) fn want(&self, headers: &Headers) {
         let mut state = self.state();
         if !state.is_listening {
             state.is_listening = true;
@@ -67,11 +68,11 @@ impl Listener {
         self.state().seat = None;
     }
 
-    fn headers(&self) -> HeaderMap {
+    fn headers(&self) -> Headers {
         let state = self.state();
         let mut headers = state.headers.clone();
         if let Some(version) = &state.version {
-            headers.entry(PROTOCOL_VERSION).or_insert(version.clone());
+            headers.add_missing(PROTOCOL_VERSION, version.clone());
         }
         headers
     }

@@ -19,19 +19,19 @@ use crate::answer::{Answer, holding, whole};
 use crate::ask::{Ask, Errand, Payload, Sent};
 use crate::cluster::seconds_since_epoch;
 use crate::config::Endpoint;
-use crate::headers::{self, EVENT_STREAM, JSON, JSON_OR_EVENTS};
+use crate::headers::{self, EVENT_STREAM, Headers, JSON, JSON_OR_EVENTS};
 use crate::mcp::{self, Calls, LAST_EVENT_ID, Message, PROTOCOL_VERSION, SESSION_ID};
 use bytes::Bytes;
 use hear::Hearing;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Method, Response, StatusCode,
+    Method, StatusCode,
     header::{self, HeaderValue},
 };
 use listen::Listener;
 use proto::core::custody::Holding;
-use proto::id::{Birth, Nonce, Principal, SessionId, UpstreamBirth};
-use proto::wire::{GoneWhy, INITIALIZE_LEN_MAX, Nature, Reason, Refusal};
+use proto::id::{Birth, Nonce, SessionId, UpstreamBirth};
+use proto::wire::{Caller, GoneWhy, INITIALIZE_LEN_MAX, Nature, Reason, Refusal};
 use std::{sync::Arc, time::Duration};
 
 /// A client's stream that nobody reads is attached again within 60 s (`front::reattach`), or its client
@@ -64,7 +64,7 @@ impl Sessions {
         let outbox = self.outbox(&in_use.live, id, &ask.headers);
         match ask.method {
             Method::GET => Ok(read(ask, &outbox, in_use)),
-            Method::POST => self.tell(ask, id, in_use, &outbox).await,
+            Method::POST => Box::pin(self.tell(ask, id, in_use, &outbox)).await,
             // From the node at which the client's message came in: what became of that.
             Method::PUT => match &ask.body {
                 Payload::Whole(json)
@@ -77,7 +77,7 @@ impl Sessions {
             // From the node at which the client's stream has ended.
             Method::DELETE => {
                 drop(in_use);
-                self.end_with_its_client(id.nonce, GoneWhy::Deleted).await;
+                Box::pin(self.end_with_its_client(id.nonce, GoneWhy::Deleted)).await;
                 Ok(accepted())
             }
             _ => Err(Refusal::not_run(Reason::UpstreamInvalid)), // no node says so
@@ -88,7 +88,7 @@ impl Sessions {
     async fn open_http_sse(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Refusal> {
         let used = self.used(&ask.route);
         let upstream = used.by_load().first().copied();
-        let Admitted { opening, of_client } = used.admit(ask)?;
+        let Admitted { opening, of_client } = self.let_in(ask).await?;
         let seat = AtUpstream::new(used, upstream.ok_or(Refusal::not_run(Reason::Overloaded))?);
         drop(opening);
         let home = self.cluster.me();
@@ -96,12 +96,12 @@ impl Sessions {
             minted_s: seconds_since_epoch(),
             home,
             route: ask.route.id,
-            principal: Principal::ANYONE,
+            principal: ask.caller.principal(),
             upstream: None,
         };
         let id = SessionId { nonce: self.cluster.draw(), birth };
         let sealed = self.cluster.seal().seal(id.nonce, &id.birth).expect("it names no upstream");
-        self.table.find(home, self.record(ask, &id, 1, &[]), ask.route.clone(), None);
+        self.table.find(home, self.record(&ask.route, &id, 1, &[]), ask.route.clone(), None);
         self.publish_count();
         let in_use = self.table.take_up(id.nonce, true).ok_or(Refusal::not_run(Reason::Moved))?;
         in_use.live.admit(of_client);
@@ -115,6 +115,7 @@ impl Sessions {
             self.end(id.nonce, GoneWhy::LostOwner);
             return Err(Refusal::not_run(Reason::Moved));
         }
+        self.note_opened(&ask.route);
         let mut answer = read(ask, &outbox, in_use);
         let sealed = HeaderValue::from_str(&sealed).expect("a sealed id is visible ASCII");
         answer.headers_mut().insert(SESSION_ID, sealed);
@@ -122,7 +123,7 @@ impl Sessions {
     }
 
     /// The session's outbox, with somebody who looks after it.
-    fn outbox(self: &Arc<Self>, live: &Arc<Live>, id: &SessionId, headers: &HeaderMap) -> Arc<Outbox> {
+    fn outbox(self: &Arc<Self>, live: &Arc<Live>, id: &SessionId, headers: &Headers) -> Arc<Outbox> {
         let mut is_new = false;
         let outbox = live.outbox.get_or_init(|| {
             is_new = true;
@@ -158,6 +159,7 @@ impl Sessions {
 
     async fn end_with_its_client(&self, nonce: Nonce, why: GoneWhy) {
         let Some(live) = self.table.end(nonce, why) else { return };
+        self.metrics.session_ended(why.word());
         self.publish_count();
         self.end_copied(&self.peers, nonce, why).await;
         self.end_at_upstream(&live).await;
@@ -194,7 +196,7 @@ impl Sessions {
             nature: ask.nature,
             uid: ask.uid,
             sent: Sent::default(),
-            client: None,
+            caller: ask.caller,
             method: Method::POST,
             target: ask.route.path.clone(),
             headers: post_headers(&ask.headers, outbox.listener.version()),
@@ -294,7 +296,7 @@ impl Sessions {
 /// The stream that the client reads.
 fn read(ask: &Ask, outbox: &Arc<Outbox>, in_use: InUse) -> Answer {
     let after = ask.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let mut answer = Response::new(holding(outbox.read(after).boxed_unsync(), in_use));
+    let mut answer = Answer::new(holding(outbox.read(after).boxed_unsync(), in_use));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -306,13 +308,13 @@ fn read(ask: &Ask, outbox: &Arc<Outbox>, in_use: InUse) -> Answer {
 }
 
 fn accepted() -> Answer {
-    let mut answer = Response::new(whole(""));
+    let mut answer = Answer::new(whole(""));
     *answer.status_mut() = StatusCode::ACCEPTED;
     answer
 }
 
 /// The headers of a POST as a Streamable HTTP client sends them. What else the client sent goes along.
-fn post_headers(sent: &HeaderMap, version: Option<HeaderValue>) -> HeaderMap {
+fn post_headers(sent: &Headers, version: Option<HeaderValue>) -> Headers {
     let mut headers = sent.clone();
     for of_another_request in [LAST_EVENT_ID, header::CONTENT_LENGTH, header::ACCEPT_ENCODING] {
         headers.remove(of_another_request);
@@ -320,13 +322,13 @@ fn post_headers(sent: &HeaderMap, version: Option<HeaderValue>) -> HeaderMap {
     headers.insert(header::ACCEPT, JSON_OR_EVENTS);
     headers.insert(header::CONTENT_TYPE, JSON);
     if let Some(version) = version {
-        headers.entry(PROTOCOL_VERSION).or_insert(version);
+        headers.add_missing(PROTOCOL_VERSION, version);
     }
     headers
 }
 
 /// Those of a GET, for as long as it listens.
-fn get_headers(sent: &HeaderMap) -> HeaderMap {
+fn get_headers(sent: &Headers) -> Headers {
     let mut headers = sent.clone();
     for of_a_post in [LAST_EVENT_ID, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::ACCEPT_ENCODING] {
         headers.remove(of_a_post);
@@ -337,14 +339,14 @@ fn get_headers(sent: &HeaderMap) -> HeaderMap {
 }
 
 /// A GET of the client's session at its upstream.
-fn get(route: &Arc<crate::config::Route>, id: &SessionId, nature: Nature, headers: HeaderMap) -> Ask {
+fn get(route: &Arc<crate::config::Route>, id: &SessionId, nature: Nature, headers: Headers) -> Ask {
     Ask {
         route: route.clone(),
         errand: Errand::Session(Box::new(id.clone())),
         nature,
         uid: 0, // it goes to no other node
         sent: Sent::default(),
-        client: None,
+        caller: Caller::Known(id.birth.principal),
         method: Method::GET,
         target: route.path.clone(),
         headers,

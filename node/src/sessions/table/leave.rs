@@ -30,7 +30,7 @@ impl Table {
     /// Gives away sessions that nothing calls at the moment.
     pub(in crate::sessions) fn give_idle(&self, succession: &Succession) -> Left {
         let mut entries = self.entries();
-        let Entries { custody, live } = &mut *entries;
+        let Entries { custody, live, .. } = &mut *entries;
         let mut room = GIVES_MAX.saturating_sub(custody.untaken());
         live.retain(|nonce, live| {
             let busy = live.calls.load(Ordering::Acquire) > 0;

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol, UpstreamUrl};
 use proto::core::route::OnLoss;
 use proto::id::{Birth, Incarnation, Principal, RouteId, Tag};
+use proto::wire::SessionState;
 use proto::wire::Verdict;
 
 fn node(tag: u32) -> NodeRef {
@@ -23,6 +24,7 @@ fn route(idle_timeout: Duration) -> Arc<Route> {
         sessions_per_client_max: 1,
         body_len_max: BODY_LEN_MAX_DEFAULT,
         trust_annotations: true,
+        auth: None,
     })
 }
 
@@ -94,8 +96,8 @@ fn a_session_is_given_away_between_two_calls_whatever_streams_it_has() {
     drop(call);
     assert_eq!(table.give_idle(&Succession::default()), Left { busy: 0, all: 1 });
     assert_eq!(table.holding(nonce(1)), Holding::Given(node(2)));
-    assert_eq!(table.state(nonce(1)), SessionState::Moved { to: node(2) });
-    assert!(stream.live.readers.admit(None).is_none(), "its streams know, also those that ask later");
+    assert_eq!(table.explain(nonce(1)).state, SessionState::Moved { to: node(2) });
+    assert!(stream.live.readers().admit(None).is_none(), "its streams know, also those that ask later");
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn what_is_inherited_is_taken_in_once() {
     let settle = |_: &Record| Some((route(Duration::MAX), None));
     assert_eq!(table.inherit(&succession, settle), 1);
     let first = table.take_up(nonce(1), false).expect("it is this node's");
-    assert_eq!(table.state(nonce(1)), SessionState::Live { epoch: 2 });
+    assert_eq!(table.explain(nonce(1)).state, SessionState::Live { epoch: 2 });
     assert_eq!(table.inherit(&succession, settle), 0);
     table.find(node(1), record(1, node(2)), route(Duration::MAX), None);
     let again = table.take_up(nonce(1), false).expect("it is this node's");

@@ -17,9 +17,10 @@ pub(super) use callers::Callers;
 use super::{Request, pipe::Pipe};
 use crate::answer::Answer;
 use crate::ask::Payload;
+use crate::headers::Headers;
 use crate::mcp::{self, Calls, LAST_EVENT_ID, PROTOCOL_VERSION, Rpc, SESSION_ID};
 use bytes::Bytes;
-use hyper::{HeaderMap, Method, header};
+use hyper::{Method, header};
 use proto::wire::{Nature, Reason, Refusal};
 use reader::Events;
 use respond::{Refused, refused};
@@ -33,8 +34,6 @@ use std::{
 use stream::Form;
 use streams::NoCall;
 
-/// The revisions that have sessions. A server may have negotiated another one.
-const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// 128 random bits, so that no id can be guessed.
 const ID_LEN: usize = 16;
 
@@ -73,7 +72,7 @@ impl Bridges {
         &self,
         open: impl Future<Output = Result<Pipe, Refusal>>,
         start_timeout: Duration,
-        request: Request<'_>,
+        request: Request<'_, Headers>,
     ) -> Result<Answer, Refusal> {
         let Request { route, method, headers, body, .. } = request;
         match method {
@@ -145,7 +144,7 @@ impl Bridges {
         Ok((started, answer))
     }
 
-    async fn post(&self, headers: &HeaderMap, posted: Posted, form: Form) -> Result<Answer, Refusal> {
+    async fn post(&self, headers: &Headers, posted: Posted, form: Form) -> Result<Answer, Refusal> {
         let Posted { messages, is_batch, calls, .. } = &posted;
         let session = match self.find(headers) {
             Ok(_) if posted.is_initialize() => return Ok(refused(Refused::InitializedAlready, calls)),
@@ -172,7 +171,7 @@ impl Bridges {
         }
     }
 
-    fn get(&self, headers: &HeaderMap) -> Answer {
+    fn get(&self, headers: &Headers) -> Answer {
         if !accepts(headers, "text/event-stream").0 {
             return refused(Refused::NotAcceptable, &Calls::None);
         }
@@ -188,12 +187,15 @@ impl Bridges {
     }
 
     /// The session that a request is of, in a revision that it can be of.
-    fn find<'a>(&self, headers: &'a HeaderMap) -> Result<(&'a str, Arc<Session>), Refused> {
+    fn find<'a>(&self, headers: &'a Headers) -> Result<(&'a str, Arc<Session>), Refused> {
         let id = headers.get(SESSION_ID).ok_or(Refused::NoSession)?;
         let id = id.to_str().map_err(|_| Refused::UnknownSession)?;
         let session = self.sessions.lock().get(id).cloned().ok_or(Refused::UnknownSession)?;
         match headers.get(PROTOCOL_VERSION).map(|version| String::from_utf8_lossy(version.as_bytes())) {
-            Some(version) if !VERSIONS.contains(&&*version) && session.version() != Some(&*version) => {
+            // A server may have negotiated another one.
+            Some(version)
+                if mcp::known_version(&version).is_none() && session.version() != Some(&*version) =>
+            {
                 Err(Refused::Version(version.into_owned()))
             }
             Some(_) | None => Ok((id, session)),
@@ -260,7 +262,7 @@ impl Posted {
 }
 
 /// What a POST holds, and how it is to be answered.
-fn read(headers: &HeaderMap, body: &Bytes) -> Result<(Posted, Form), Refused> {
+fn read(headers: &Headers, body: &Bytes) -> Result<(Posted, Form), Refused> {
     if !is_json(headers) {
         return Err(Refused::MediaType);
     }
@@ -277,7 +279,7 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<(Posted, Form), Refused> {
     Ok((Posted { messages, is_batch, method, nature, calls }, form))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_json(headers: &Headers) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = media_type.and_then(|value| value.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
@@ -285,12 +287,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Whether the client takes answers of a media type, and whether it names that type. Without `Accept`
 /// it takes all (RFC 9110, 12.5.1).
-fn accepts(headers: &HeaderMap, media_type: &str) -> (bool, bool) {
+fn accepts(headers: &Headers, media_type: &str) -> (bool, bool) {
     if !headers.contains_key(header::ACCEPT) {
         return (true, false);
     }
     let family = media_type.split_inclusive('/').next().unwrap_or_default();
-    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(header::ACCEPT).filter_map(|line| line.to_str().ok());
     let ranges = lines.flat_map(|line| line.split(',')).filter_map(|range| range.split(';').next());
     let mut accepted = (false, false);
     for range in ranges.map(|range| range.trim().to_ascii_lowercase()) {

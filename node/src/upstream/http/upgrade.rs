@@ -7,9 +7,9 @@ use hyper::{Response, header, upgrade};
 use hyper_util::rt::TokioIo;
 
 /// The upstream's consent (101): what it says from here on is the answer's body, and `said` goes to it.
-pub(super) fn switched<B>(mut answer: Response<B>, said: BodyStream) -> Answer {
+pub(super) fn switched(mut answer: Response<BodyStream>, said: BodyStream) -> Answer {
     let upgraded = upgrade::on(&mut answer);
-    let (mut head, _) = answer.into_parts();
+    let (mut head, _) = Answer::from(answer).into_parts();
     let protocol = head.headers.remove(header::UPGRADE);
     strip_hop_by_hop(&mut head.headers);
     if let Some(protocol) = protocol {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::answer::{Broke, whole};
+use crate::headers::Headers;
 use hyper::header::HeaderValue;
 use hyper::{
     Request, Response,
@@ -21,7 +22,7 @@ struct Server {
     url: UpstreamUrl,
     http: Arc<Http>,
     said: mpsc::Sender<Bytes>,
-    asked: mpsc::Receiver<(String, HeaderMap, Bytes)>,
+    asked: mpsc::Receiver<(String, Headers, Bytes)>,
 }
 
 struct Said(mpsc::Receiver<Bytes>);
@@ -63,7 +64,7 @@ impl Server {
     }
 
     async fn open(&self) -> Result<Pipe, Refusal> {
-        let headers = HeaderMap::from_iter([
+        let headers = Headers::from_iter([
             (header::AUTHORIZATION, HeaderValue::from_static("Bearer x")),
             (SESSION_ID, HeaderValue::from_static("another transport's")),
             (header::CONTENT_LENGTH, HeaderValue::from_static("7")),
@@ -77,12 +78,12 @@ type Script = Arc<Mutex<(Option<mpsc::Receiver<Bytes>>, Vec<u16>)>>;
 async fn answer(
     request: Request<Incoming>,
     script: Script,
-    ask: mpsc::Sender<(String, HeaderMap, Bytes)>,
-) -> Result<Answer, Broke> {
+    ask: mpsc::Sender<(String, Headers, Bytes)>,
+) -> Result<Response<BodyStream>, Broke> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("a request").to_bytes();
     let path = format!("{} {}", head.method, head.uri);
-    ask.send((path, head.headers, body)).await.expect("the test reads");
+    ask.send((path, head.headers.into(), body)).await.expect("the test reads");
     let mut script = script.lock().expect("nobody panics");
     if head.method == Method::GET {
         let mut answer = Response::new(Said(script.0.take().expect("one GET")).boxed_unsync());

@@ -8,7 +8,7 @@ const READ_LEN: usize = 8 * 1024;
 
 /// A line is longer than it may be, so what follows can't be told apart any more.
 #[derive(Debug, PartialEq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 /// Of a buffer that had to grow beyond this nothing is kept: a pipe holds no more, so that what is begun
 /// behind a long line is short.
@@ -17,7 +17,7 @@ const BUFFER_KEPT: usize = 64 * 1024;
 /// Bytes in, whole lines out. Each is a copy of its own, so that whoever keeps a short one does not keep
 /// the buffer.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     buffer: BytesMut,
     /// So much of the buffer is known to hold no line's end.
     searched: usize,
@@ -25,18 +25,18 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(len_max: usize) -> Self {
+    pub(crate) fn new(len_max: usize) -> Self {
         Self { buffer: BytesMut::new(), searched: 0, len_max }
     }
 
     /// Where what is read goes.
-    pub(super) fn room(&mut self) -> &mut BytesMut {
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
         self.buffer.reserve(READ_LEN); // it grows by doubling
         &mut self.buffer
     }
 
     /// The next line without its end, if it has come whole.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
         let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
         let len = self.searched + end.unwrap_or(self.buffer.len() - self.searched);
         if len > self.len_max {
@@ -56,14 +56,14 @@ impl Lines {
     }
 
     /// What has come of a line that will never be whole.
-    pub(super) fn rest(self) -> Bytes {
+    pub(crate) fn rest(self) -> Bytes {
         self.buffer.freeze()
     }
 }
 
 /// The line as a message, if it is JSON: one line without carriage returns, which are line breaks to
 /// others, at its end (Windows) or between tokens (JSON allows that; within a string it does not).
-pub(super) fn message(line: Bytes) -> Option<Bytes> {
+pub(crate) fn message(line: Bytes) -> Option<Bytes> {
     let text = std::str::from_utf8(&line).ok()?;
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let line = line.slice_ref(text.trim_ascii().as_bytes());
@@ -75,7 +75,7 @@ pub(super) fn message(line: Bytes) -> Option<Bytes> {
 
 /// Bytes in, lines of text out, each cut where it becomes too long for a log.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     line: Vec<u8>,
     /// Bytes of this line that were left out.
     left_out: usize,
@@ -83,12 +83,12 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    pub(super) fn new(len_max: usize) -> Self {
+    pub(crate) fn new(len_max: usize) -> Self {
         Self { line: Vec::new(), left_out: 0, len_max }
     }
 
     /// Gives every line that these bytes end to `each`.
-    pub(super) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(String)) {
+    pub(crate) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(String)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (part, is_whole) = part.strip_suffix(b"\n").map_or((part, false), |part| (part, true));
             let kept = part.len().min(self.len_max - self.line.len());
@@ -101,7 +101,7 @@ impl Cut {
     }
 
     /// Ends the line that has begun, if one has.
-    pub(super) fn finish(&mut self, mut each: impl FnMut(String)) {
+    pub(crate) fn finish(&mut self, mut each: impl FnMut(String)) {
         if !self.line.is_empty() {
             self.end(&mut each);
         }

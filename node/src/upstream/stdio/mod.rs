@@ -31,7 +31,7 @@ mod allowance;
 mod child;
 mod guarded;
 pub(crate) mod guardian;
-mod lines;
+pub(crate) mod lines;
 mod log;
 
 use super::pipe::Pipe;

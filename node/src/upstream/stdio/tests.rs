@@ -38,6 +38,7 @@ fn route() -> Route {
         sessions_per_client_max: 200,
         body_len_max: BODY_LEN_MAX_DEFAULT,
         trust_annotations: true,
+        auth: None,
     }
 }
 
@@ -96,10 +97,17 @@ fn parent(pid: Pid) -> Pid {
     Pid::from_raw(parent.trim().parse().expect("a number"))
 }
 
-/// The process that is nobody's child in its session: started by the warden.
-fn first_of(name: &str) -> Pid {
-    let all = processes(name);
-    *all.iter().find(|pid| !all.contains(&parent(**pid))).expect("a child")
+/// The process that is nobody's child in its session: started by the warden. For a moment there is none:
+/// while a shell becomes another program, neither of the two has an environment to be known by.
+async fn first_of(name: &str) -> Pid {
+    let mut first = None;
+    until("the session has a child", || {
+        let all = processes(name);
+        first = all.iter().find(|pid| !all.contains(&parent(**pid))).copied();
+        first.is_some()
+    })
+    .await;
+    first.expect("looked for until it was there")
 }
 
 fn kill(pid: Pid) {

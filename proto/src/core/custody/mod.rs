@@ -10,9 +10,10 @@ mod succeed;
 pub(crate) mod tests;
 
 use super::ring::{Position, Ring};
+use super::succession::{Owner, Succession};
 use super::tenure::{Ms, Rule, Rules};
 use crate::id::{NodeRef, Nonce};
-use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, RECORDS_LEN_MAX, Record};
+use crate::wire::{GoneWhy, Item, RECORDS_AT_ONCE, RECORDS_LEN_MAX, Record, Whose};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -132,6 +133,29 @@ impl Custody {
 
     pub fn owned(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.owned.values().map(|owned| &owned.record)
+    }
+
+    /// What it owns, what it has given to whom, and what it keeps a copy of although the copy's owner is over:
+    /// from that nonce on, in the order of nonces, and at most so many.
+    pub fn listed(&self, from: Nonce, most: usize, succession: &Succession) -> Vec<(Arc<Record>, Whose)> {
+        let owned = self.owned.range(from..).map(|(_, owned)| (owned.record.clone(), Whose::Own)).take(most);
+        let given = self.given.range(from..).filter(|(nonce, _)| !self.ended.contains_key(nonce));
+        let given = given.map(|(_, given)| (given.record.clone(), Whose::Given { to: given.to })).take(most);
+        let mut listed: BTreeMap<Nonce, (Arc<Record>, Whose)> =
+            given.chain(owned).map(|(record, whose)| (record.nonce, (record, whose))).collect();
+        // Behind the last of these nothing more is asked for.
+        let last = listed.keys().nth(most.saturating_sub(1)).copied().unwrap_or(Nonce([u8::MAX; 12]));
+        for (nonce, (record, _)) in self.past.range(from..=last).chain(self.copies.range(from..=last)) {
+            if listed.contains_key(nonce) || self.ended.contains_key(nonce) {
+                continue;
+            }
+            let Owner { node, epoch } = succession.owner(record.birth.home, Position::of_session(*nonce));
+            if epoch > record.epoch {
+                let record = Arc::new(Record { epoch, ..(**record).clone() });
+                listed.insert(*nonce, (record, Whose::Kept { owner: node }));
+            }
+        }
+        listed.into_values().take(most).collect()
     }
 
     pub fn record(&self, nonce: Nonce) -> Option<&Arc<Record>> {

@@ -1,7 +1,6 @@
 //! What is hard to see in a whole cluster: the simulation runs custody with all the rest.
 
 use super::*;
-use crate::core::succession::Succession;
 use crate::id::{Birth, Incarnation, Principal, RouteId, Tag};
 use crate::wire::Verdict;
 
@@ -125,4 +124,24 @@ fn an_end_that_is_told_ends_a_session_also_at_its_owner() {
     owner.own(record(NONCE, node(1)), 0);
     owner.keep(node(1), &Item::Ended { nonce: NONCE, why: GoneWhy::Deleted }, 0);
     assert_eq!(owner.holding(NONCE), Holding::Ended(GoneWhy::Deleted));
+}
+
+#[test]
+fn what_is_kept_of_a_session_whose_owner_is_over_is_listed_for_its_next_owner() {
+    let mut keeper = custody(2, &[1, 3]);
+    keeper.keep(node(2), &Item::Live(record(NONCE, node(1)).into()), 0);
+    let listed =
+        |custody: &Custody, verdicts: &[(u32, &[u32])]| custody.listed(Nonce([0; 12]), 9, &over(verdicts));
+    assert_eq!(listed(&keeper, &[]), [], "its owner lives, and lists it");
+    let kept = listed(&keeper, &[(1, &[3])]);
+    assert_eq!(kept.len(), 1);
+    assert_eq!((kept[0].0.epoch, kept[0].1), (2, Whose::Kept { owner: node(3) }));
+    keeper.keep(node(2), &Item::Ended { nonce: NONCE, why: GoneWhy::Deleted }, 0);
+    assert_eq!(listed(&keeper, &[(1, &[3])]), []);
+
+    let mut owner = custody(1, &[2]);
+    owner.own(record(NONCE, node(1)), 0);
+    assert_eq!(listed(&owner, &[])[0].1, Whose::Own);
+    owner.give(NONCE, &over(&[]), 0);
+    assert_eq!(listed(&owner, &[])[0].1, Whose::Given { to: node(2) });
 }

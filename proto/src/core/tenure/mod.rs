@@ -71,6 +71,8 @@ pub enum Effect {
 struct Peer {
     /// When a beat of it last came, or when it was first heard of.
     heard: Ms,
+    /// When the latest beat that came was sent, by its own clock.
+    beat: Option<Ms>,
     acceptor: Acceptor,
     /// Its witnesses, as far as this node has stored them.
     set: Option<WitnessSet>,
@@ -294,7 +296,11 @@ impl Tenure {
         if peer.acceptor.is_fencing() && fences {
             return self.send(from, Say::Fenced);
         }
-        peer.heard = now;
+        // One that comes again, or late, is no sign of life: whoever listens on the way can play it back.
+        // It is acknowledged all the same, which lets nobody serve for longer.
+        if peer.beat.is_none_or(|latest| latest < sent) {
+            (peer.beat, peer.heard) = (Some(sent), now);
+        }
         let stored = peer.set.as_ref().map_or(0, |set| set.ver);
         self.send(from, Say::Acked { sent, stored, digest: self.succession.digest() });
         self.tell_news(from, digest);
@@ -440,6 +446,7 @@ impl Tenure {
     fn peer(&mut self, node: NodeRef, now: Ms) -> &mut Peer {
         self.peers.entry(node).or_insert_with(|| Peer {
             heard: now,
+            beat: None,
             acceptor: Acceptor::default(),
             set: None,
         })
@@ -458,3 +465,6 @@ impl Tenure {
 fn next_of(node: NodeRef) -> NodeRef {
     NodeRef { tag: node.tag, inc: node.inc.reborn() }
 }
+
+#[cfg(test)]
+mod tests;

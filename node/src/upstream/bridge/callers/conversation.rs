@@ -2,13 +2,13 @@
 //! since the caller's connections know nothing of each other.
 
 use super::Pieces;
+use crate::headers::Headers;
 use crate::mcp::{
     self, About, Calls, METHOD_NOT_FOUND, Rpc,
     modern::{self, MirroredParams, Names, Of},
 };
 use crate::upstream::pipe::Pipe;
 use bytes::Bytes;
-use hyper::HeaderMap;
 use proto::wire::{Reason, Refusal};
 use serde_json::json;
 use std::{
@@ -116,7 +116,7 @@ impl Conversation {
         self.ended.cancel();
     }
 
-    pub(super) fn mismatch(&self, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    pub(super) fn mismatch(&self, headers: &Headers, body: &[u8]) -> Option<String> {
         modern::mismatch(headers, body, &self.state().mirrored)
     }
 

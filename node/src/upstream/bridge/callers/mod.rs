@@ -10,6 +10,7 @@ use super::{Form, read};
 use crate::answer::Answer;
 use crate::ask::Payload;
 use crate::config::Route;
+use crate::headers::Headers;
 use crate::mcp::{self, Calls, modern};
 use crate::upstream::{Request, pipe::Pipe};
 use bytes::Bytes;
@@ -46,7 +47,7 @@ impl Callers {
     pub(in crate::upstream) async fn exchange(
         &self,
         open: impl Future<Output = Result<Pipe, Refusal>>,
-        request: Request<'_>,
+        request: Request<'_, Headers>,
     ) -> Result<Answer, Refusal> {
         let Request { route, method, headers, body, caller, .. } = request;
         let (Payload::Whole(body), Some(caller)) = (body, caller) else {

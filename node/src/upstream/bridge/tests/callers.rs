@@ -3,11 +3,12 @@
 use super::world::{Reading, START_TIMEOUT, Server, pipe, route, text};
 use crate::answer::{Answer, Broke};
 use crate::ask::Payload;
+use crate::headers::Headers;
 use crate::mcp::PROTOCOL_VERSION;
 use crate::upstream::{Request, bridge::Callers, pipe::Pipe};
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use proto::id::Principal;
@@ -36,7 +37,7 @@ async fn posts_as(
     server: Option<Pipe>,
     message: &Value,
 ) -> Result<Answer, Refusal> {
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("2026-07-28"));

@@ -4,12 +4,13 @@ use super::super::Bridges;
 use crate::answer::{Answer, BodyStream, Broke};
 use crate::ask::Payload;
 use crate::config::{Protocol, Route};
+use crate::headers::Headers;
 use crate::mcp::{self, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::upstream::{Request, pipe::Pipe};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, Method,
+    Method,
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use proto::core::route::OnLoss;
@@ -59,12 +60,12 @@ impl Server {
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) bridges: Arc<Bridges>,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Headers,
 }
 
 impl Client {
     pub(super) fn new() -> Self {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self { bridges: Arc::new(Bridges::default()), headers }
@@ -227,5 +228,6 @@ pub(super) fn route() -> Route {
         sessions_per_client_max: 1,
         body_len_max: 1,
         trust_annotations: true,
+        auth: None,
     }
 }

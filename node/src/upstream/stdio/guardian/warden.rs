@@ -75,12 +75,13 @@ fn start(order: &Order, [stdin, stdout, stderr]: [OwnedFd; 3]) -> io::Result<Pid
     let warden = Pid::this();
     let prepare = move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
+        let _ = prctl::set_thp_disable(false); // the node does without (`cli::memory`), not the child
         if getppid() != warden {
             return Err(Errno::ESRCH.into()); // it died before that call
         }
         Ok(SigSet::empty().thread_set_mask()?)
     };
-    // SAFETY: it makes three system calls and touches no memory but its own stack.
+    // SAFETY: it makes four system calls and touches no memory but its own stack.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn()?.id();
     Ok(Pid::from_raw(child.cast_signed()))

@@ -118,14 +118,14 @@ async fn a_line_that_is_too_long_ends_the_child() {
 async fn wardens_survive_their_guardian_and_the_next_child_has_a_new_one() {
     let children = Children::new();
     let (mut pipe, name) = start(&children, "exec cat").await;
-    let guardian = parent(parent(first_of(&name)));
+    let guardian = parent(parent(first_of(&name).await));
     kill(guardian);
     tell(&pipe, "{}").await;
     assert_eq!(next(&mut pipe).await, Some(Bytes::from_static(b"{}")), "the session goes on");
     let (mut other, others_name) = start(&children, "exec cat").await;
     tell(&other, "[]").await;
     assert_eq!(next(&mut other).await, Some(Bytes::from_static(b"[]")));
-    assert_ne!(parent(parent(first_of(&others_name))), guardian);
+    assert_ne!(parent(parent(first_of(&others_name).await)), guardian);
     drop((pipe, other));
     all_ended(&children).await;
     assert_eq!((processes(&name), processes(&others_name)), (vec![], vec![]));
@@ -136,7 +136,7 @@ async fn a_warden_that_is_killed_takes_its_session_along_and_no_other() {
     let children = Children::new();
     let (mut pipe, name) = start_with_hidden(&children, "exec cat", 3).await;
     let (mut other, _) = start(&children, "exec cat").await;
-    kill(parent(first_of(&name)));
+    kill(parent(first_of(&name).await));
     assert_eq!(next(&mut pipe).await, None);
     nothing_is_left_of(&name).await;
     tell(&other, "{}").await;
@@ -148,13 +148,13 @@ async fn a_warden_that_is_killed_takes_its_session_along_and_no_other() {
 fn nothing_is_left_of_the_children_of_a_node_that_is_gone() {
     let node = tokio::runtime::Runtime::new().expect("a runtime");
     let children = Children::new();
-    let (names, pipes): (Vec<String>, Vec<Pipe>) = node.block_on(async {
+    let (names, pipes, guardian) = node.block_on(async {
         let stubborn = "trap '' TERM HUP; while :; do sleep 1000; done";
         let (first, first_name) = start_with_hidden(&children, "exec cat", 3).await;
         let (second, second_name) = start_with_hidden(&children, stubborn, 4).await;
-        (vec![first_name, second_name], vec![first, second])
+        let guardian = parent(parent(first_of(&first_name).await));
+        ([first_name, second_name], [first, second], guardian)
     });
-    let guardian = parent(parent(first_of(&names[0])));
     let begun = Instant::now();
     node.shutdown_background();
     drop((children, pipes));
