@@ -73,7 +73,7 @@ pub(super) struct Live {
     /// How it came to this node.
     came: Came,
     /// The revision of MCP that its client says it speaks.
-    protocol: OnceLock<&'static str>,
+    protocol: OnceLock<mcp::Revision>,
     /// `None` where its upstream can't be found to have forgotten it: that has answered here, and ends
     /// for itself.
     pub(super) renewal: Option<Box<Renewal>>,
@@ -116,7 +116,7 @@ pub(super) struct Renewal {
 
 impl Live {
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        self.place.as_ref().map(|place| &self.route.upstreams[place.at.upstream])
+        self.place.as_ref().map(|place| &self.route.upstreams[place.at.upstream()])
     }
 
     /// Its upstream is a process of this node's, or a connection, that may have ended.
@@ -156,9 +156,9 @@ impl Live {
     pub(super) fn note_protocol(&self, headers: &Headers) {
         if self.protocol.get().is_none()
             && let Some(version) = headers.get(mcp::PROTOCOL_VERSION).and_then(|value| value.to_str().ok())
-            && let Some(version) = mcp::known_version(version)
+            && let Some(revision) = mcp::Revision::named(version)
         {
-            self.protocol.get_or_init(|| version);
+            self.protocol.get_or_init(|| revision);
         }
     }
 
@@ -175,8 +175,10 @@ impl Live {
         self.readers.get().is_some_and(|readers| readers.are_gone())
     }
 
-    /// It is not this node's any more.
+    /// It is not this node's any more: its places are free, whoever still looks at it.
     fn go(&self) {
+        self.place.iter().for_each(|place| place.at.leave());
+        self.admitted.get().into_iter().for_each(|admitted| admitted.leave());
         self.readers().end(); // who asks later finds them ended
         if let Some(outbox) = self.outbox.get() {
             outbox.close();
@@ -247,7 +249,7 @@ impl Table {
     /// Takes in a session that was born here; it is in use from the start.
     pub(super) fn insert(&self, record: Record, route: Arc<Route>, place: Place) -> InUse {
         let mut entries = self.entries();
-        let renewal = route.upstreams[place.at.upstream].is_bridged().then(Box::default);
+        let renewal = route.upstreams[place.at.upstream()].is_bridged().then(Box::default);
         let live = self.live((record.nonce, record.renewals, Came::Born), route, Some(place), renewal);
         live.confirm();
         // Whoever opens it sends the first copies; what these do not reach is sent again.
@@ -318,7 +320,7 @@ impl Table {
         );
         renewed.confirm();
         if let Some(protocol) = live.protocol.get() {
-            renewed.protocol.get_or_init(|| protocol);
+            renewed.protocol.get_or_init(|| *protocol);
         }
         if let Some(outbox) = live.outbox.get() {
             renewed.outbox.get_or_init(|| outbox.clone());

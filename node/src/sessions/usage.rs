@@ -29,23 +29,37 @@ pub(super) struct Use {
     pub(super) repeatable: Mutex<Arc<BTreeSet<String>>>,
 }
 
-/// Counts a session among those of its upstream, until it is dropped.
+/// Counts a session among those of its upstream, until it is left or dropped: who was still looking at a session
+/// when it ended must not keep its place taken.
 #[derive(Debug)]
 pub(super) struct AtUpstream {
-    pub(super) used: Arc<Use>,
-    pub(super) upstream: usize,
+    used: Arc<Use>,
+    upstream: u32,
+    is_left: AtomicBool,
 }
 
 impl AtUpstream {
     pub(super) fn new(used: &Arc<Use>, upstream: usize) -> Self {
         used.sessions[upstream].fetch_add(1, Ordering::Relaxed);
-        Self { used: used.clone(), upstream }
+        let upstream = u32::try_from(upstream).expect("no route has so many");
+        Self { used: used.clone(), upstream, is_left: AtomicBool::new(false) }
+    }
+
+    /// Which of its route's.
+    pub(super) fn upstream(&self) -> usize {
+        self.upstream as usize
+    }
+
+    pub(super) fn leave(&self) {
+        if !self.is_left.swap(true, Ordering::Relaxed) {
+            self.used.sessions[self.upstream()].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for AtUpstream {
     fn drop(&mut self) {
-        self.used.sessions[self.upstream].fetch_sub(1, Ordering::Relaxed);
+        self.leave();
     }
 }
 
@@ -67,15 +81,19 @@ impl Drop for Opening {
     }
 }
 
-/// Counts a session among those of its client, until it is dropped.
+/// Counts a session among those of its client, until it is left or dropped.
 #[derive(Debug)]
 pub(super) struct OfClient {
-    pub(super) used: Arc<Use>,
-    pub(super) client: Principal,
+    used: Arc<Use>,
+    client: Principal,
+    is_left: AtomicBool,
 }
 
-impl Drop for OfClient {
-    fn drop(&mut self) {
+impl OfClient {
+    pub(super) fn leave(&self) {
+        if self.is_left.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let mut clients = self.used.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = clients.get_mut(&self.client) {
             *count -= 1;
@@ -83,6 +101,12 @@ impl Drop for OfClient {
                 clients.remove(&self.client);
             }
         }
+    }
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -105,7 +129,8 @@ impl Use {
             *count += 1;
         }
         self.opening.fetch_add(1, Ordering::Relaxed);
-        let of_client = client.map(|client| OfClient { used: self.clone(), client });
+        let of_client =
+            client.map(|client| OfClient { used: self.clone(), client, is_left: AtomicBool::new(false) });
         Ok(Admitted { opening: Opening(self.clone()), of_client })
     }
 

@@ -165,6 +165,7 @@ impl Outbox {
     /// Nothing more will be said from here. What waits may still be read.
     pub(in crate::sessions) fn close(&self) {
         self.state().is_closed = true;
+        self.listener.leave_seat();
         self.moved.notify_waiters();
         self.attended.notify_waiters();
     }

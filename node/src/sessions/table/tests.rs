@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{BODY_LEN_MAX_DEFAULT, Protocol, UpstreamUrl};
+use crate::sessions::usage::Use;
 use proto::core::route::OnLoss;
 use proto::id::{Birth, Incarnation, Principal, RouteId, Tag};
 use proto::wire::SessionState;
@@ -51,8 +52,15 @@ fn record(number: u8, home: NodeRef) -> Record {
 }
 
 fn place() -> Place {
-    let used = Arc::new(super::super::Use::of(&route(Duration::ZERO)));
-    Place { at: AtUpstream::new(&used, 0), session: HeaderValue::from_static("x"), _held: None }
+    place_of(&used())
+}
+
+fn used() -> Arc<Use> {
+    Arc::new(Use::of(&route(Duration::ZERO)))
+}
+
+fn place_of(used: &Arc<Use>) -> Place {
+    Place { at: AtUpstream::new(used, 0), session: HeaderValue::from_static("x"), _held: None }
 }
 
 /// A table of node 1 with that session, born there.
@@ -72,6 +80,17 @@ fn a_session_in_use_does_not_expire_and_one_at_rest_does() {
     assert_eq!(table.holding(nonce(1)), Holding::Ended(GoneWhy::Expired));
     assert!(table.take_up(nonce(1), false).is_none());
     assert_eq!((table.count(), table.census()), (0, (0, 0)));
+}
+
+#[test]
+fn a_session_that_has_ended_takes_no_place_though_its_last_answer_is_still_being_sent() {
+    let (table, used) = (Table::new(node(1)), used());
+    let in_use = table.insert(record(1, node(1)), route(Duration::MAX), place_of(&used));
+    assert_eq!(used.total(), 1);
+    let ended = table.end(nonce(1), GoneWhy::Deleted);
+    assert_eq!(used.total(), 0);
+    drop((in_use, ended));
+    assert_eq!(used.total(), 0, "it is counted off once");
 }
 
 #[tokio::test]
