@@ -35,9 +35,19 @@ const BATCHES_UNTIL: &str = "2025-06-18";
 /// The revisions that have sessions.
 const WITH_SESSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
-/// The revision with sessions of that name, if there is one.
-pub(crate) fn known_version(name: &str) -> Option<&'static str> {
-    WITH_SESSIONS.into_iter().find(|version| *version == name)
+/// A revision that has sessions. One byte: each session remembers one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revision(u8);
+
+impl Revision {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let at = WITH_SESSIONS.iter().position(|version| *version == name)?;
+        u8::try_from(at).ok().map(Self)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        WITH_SESSIONS[usize::from(self.0)]
+    }
 }
 
 /// Whether the request is of a revision that has no sessions.

@@ -107,7 +107,9 @@ impl Sessions {
             idle_s: served.idle_s,
             streams: served.streams,
             client: client(&said["params"]["clientInfo"]),
-            protocol: served.protocol.or_else(|| mcp::known_version(asked_for?).map(Arc::from)),
+            protocol: served
+                .protocol
+                .or_else(|| mcp::Revision::named(asked_for?).map(|revision| Arc::from(revision.name()))),
         }
     }
 }

@@ -194,7 +194,7 @@ impl Bridges {
         match headers.get(PROTOCOL_VERSION).map(|version| String::from_utf8_lossy(version.as_bytes())) {
             // A server may have negotiated another one.
             Some(version)
-                if mcp::known_version(&version).is_none() && session.version() != Some(&*version) =>
+                if mcp::Revision::named(&version).is_none() && session.version() != Some(&*version) =>
             {
                 Err(Refused::Version(version.into_owned()))
             }

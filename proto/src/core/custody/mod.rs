@@ -5,10 +5,12 @@
 //! have it; the first of them is who takes over. What a node inherits, gives away or is given
 //! follows from [`Succession`](super::succession::Succession) alone.
 
+mod keepers;
 mod succeed;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use self::keepers::Keepers;
 use super::ring::{Position, Ring};
 use super::succession::{Owner, Succession};
 use super::tenure::{Ms, Rule, Rules};
@@ -45,14 +47,9 @@ pub enum Holding {
 #[derive(Clone, Debug)]
 struct Owned {
     record: Arc<Record>,
-    /// Who has this version of it.
-    kept_by: Vec<NodeRef>,
-    /// Who may have any version of it.
-    sent_to: Vec<NodeRef>,
-    /// It is known who may have kept copies for its earlier owners: they are among `sent_to`.
+    keepers: Keepers,
+    /// It is known who may have kept copies for its earlier owners: they are among the keepers.
     traced: bool,
-    /// Who has been told not to keep this version.
-    dismissed: Vec<NodeRef>,
     /// When it is looked at next.
     due: Ms,
 }
@@ -168,7 +165,7 @@ impl Custody {
 
     /// How many backups have the latest version of a session's record.
     pub fn kept_by(&self, nonce: Nonce) -> usize {
-        self.owned.get(&nonce).map_or(0, |owned| owned.kept_by.len())
+        self.owned.get(&nonce).map_or(0, |owned| owned.keepers.count())
     }
 
     /// Whether a backup that is there still misses the end of a session.
@@ -187,9 +184,8 @@ impl Custody {
         let nonce = record.nonce;
         self.copies.remove(&nonce);
         self.forget_due(nonce);
-        let (kept_by, sent_to, dismissed) = (Vec::new(), Vec::new(), Vec::new());
         let traced = record.epoch == 1;
-        let owned = Owned { record: record.into(), kept_by, sent_to, traced, dismissed, due: now };
+        let owned = Owned { record: record.into(), keepers: Keepers::default(), traced, due: now };
         self.owned.insert(nonce, owned);
         self.due.insert((now, nonce));
     }
@@ -204,8 +200,7 @@ impl Custody {
         }
         record.rev += 1;
         owned.record = record.into();
-        owned.kept_by.clear();
-        owned.dismissed.clear();
+        owned.keepers.is_outdated();
         self.due.remove(&(owned.due, nonce));
         owned.due = now;
         self.due.insert((now, nonce));
@@ -216,7 +211,7 @@ impl Custody {
         let owned = self.owned.remove(&nonce)?;
         self.due.remove(&(owned.due, nonce));
         self.bury(nonce, why);
-        let mut untold = owned.sent_to;
+        let mut untold: Vec<_> = owned.keepers.may_have().collect();
         untold.extend(self.heirs.successors(Position::of_session(nonce)).take(BACKUPS));
         untold.sort_unstable();
         untold.dedup();
@@ -256,41 +251,35 @@ impl Custody {
                 if owned.record.keep_s == 0 {
                     continue; // it shall end with its owner
                 }
-                let missing: Vec<_> = backups().filter(|node| !owned.kept_by.contains(node)).collect();
+                let missing: Vec<_> = backups().filter(|node| !owned.keepers.has_latest(*node)).collect();
                 // Once all who shall have it do, those who had it before shall not have it any more: they
                 // would take it up again as it was then. Where there are too few it is well kept there.
                 let is_backup = |node: &NodeRef| backups().any(|backup| backup == *node);
                 let enough = missing.is_empty() && backups().count() == BACKUPS;
-                let former = owned.sent_to.iter().copied().filter(|node| enough && !is_backup(node));
+                let former = owned.keepers.may_have().filter(|node| enough && !is_backup(node));
                 let former: Vec<_> = former.collect();
                 if missing.is_empty() && former.is_empty() {
                     // Told again from time to time, so that nobody takes it for forgotten.
-                    owned.kept_by.clear();
+                    owned.keepers.tell_again();
                     owned.due = now + Ms::from(owned.record.keep_s) * 1_000 / 4;
                 } else {
                     owned.due = now + AGAIN;
                 }
-                if missing.iter().any(|node| owned.dismissed.contains(node)) {
+                if missing.iter().any(|node| owned.keepers.is_dismissed(*node)) {
                     // It is wanted again: by a later version, which no late dismissal can hit.
                     Arc::make_mut(&mut owned.record).rev += 1;
-                    owned.kept_by.clear();
-                    owned.dismissed.clear();
+                    owned.keepers.is_outdated();
                     owned.due = now;
                     self.due.insert((now, nonce));
                     continue;
                 }
                 self.due.insert((owned.due, nonce));
                 for node in missing {
-                    if !owned.sent_to.contains(&node) {
-                        owned.sent_to.push(node);
-                    }
+                    owned.keepers.sent(node);
                     keep.entry(node).or_default().push(Item::Live(owned.record.clone()));
                 }
                 for node in former {
-                    if !owned.dismissed.contains(&node) {
-                        owned.dismissed.push(node);
-                    }
-                    owned.kept_by.retain(|kept| *kept != node);
+                    owned.keepers.dismiss(node);
                     let version = owned.record.version();
                     keep.entry(node).or_default().push(Item::Elsewhere { nonce, version });
                 }
@@ -326,12 +315,10 @@ impl Custody {
             match item {
                 Item::Live(record) => {
                     let Some(owned) = self.owned.get_mut(&record.nonce) else { continue };
-                    if !owned.sent_to.contains(&by) {
-                        owned.sent_to.push(by); // by a late repetition, after it had been dismissed
-                    }
-                    let counts = !owned.kept_by.contains(&by) && !owned.dismissed.contains(&by);
+                    owned.keepers.sent(by); // by a late repetition, after it had been dismissed
+                    let counts = !owned.keepers.has_latest(by) && !owned.keepers.is_dismissed(by);
                     if owned.record.version() == record.version() && counts {
-                        owned.kept_by.push(by);
+                        owned.keepers.kept(by);
                         self.due.remove(&(owned.due, record.nonce));
                         owned.due = owned.due.min(now + TIDY);
                         self.due.insert((owned.due, record.nonce));
@@ -339,7 +326,7 @@ impl Custody {
                 }
                 Item::Elsewhere { nonce, .. } => {
                     let Some(owned) = self.owned.get_mut(nonce) else { continue };
-                    owned.sent_to.retain(|node| *node != by);
+                    owned.keepers.have_none(|node| node == by);
                 }
                 Item::Ended { nonce, .. } => {
                     let Some(ending) = self.ending.get_mut(nonce) else { continue };

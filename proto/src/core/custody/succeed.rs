@@ -33,11 +33,10 @@ impl Custody {
                 let at = Position::of_session(*nonce);
                 let kept = succession.kept_before(owned.record.birth.home, at, me, BACKUPS);
                 owned.traced = kept.is_some();
-                owned.sent_to.extend(kept.into_iter().flatten().filter(|node| *node != me));
-                owned.sent_to.sort_unstable();
-                owned.sent_to.dedup();
+                let others = kept.into_iter().flatten().filter(|node| *node != me);
+                others.for_each(|node| owned.keepers.sent(node));
             }
-            owned.sent_to.retain(|node| !succession.is_over(*node));
+            owned.keepers.have_none(|node| succession.is_over(node));
         }
         for ending in self.ending.values_mut() {
             ending.untold.retain(|node| !succession.is_over(*node));
