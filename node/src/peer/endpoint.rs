@@ -11,7 +11,8 @@ use prometheus_client::metrics::counter::Counter;
 use proto::id::{ClusterSecret, NodeName, NodeRef};
 use proto::wire::{CloseCode, Hello, HelloAck, Lane, StreamCode};
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
+    VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -35,6 +36,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Between nodes of one site; quinn's 333 ms would make the first lost packet of a connection cost
 /// a second.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
+/// The payload of the longest datagram that is tried, where Ethernet's frames are longer than usual. On a path that takes
+/// less, the search for what it takes (RFC 8899) ends below. quinn hands ten datagrams to the system at once, which
+/// refuses more than 65,507 bytes, and then all ten are lost without a word.
+const DATAGRAM_LEN_MAX: u16 = 65_507 / 10;
+/// What the system may hold of datagrams that have arrived, and of those that are to leave. Its own 208 KiB are too few for
+/// long bodies: what it drops is sent again, and a path that loses the longest datagrams is taken for one that has not
+/// room for them (RFC 8899, 4.3). Linux gives at most `net.core.rmem_max` and `wmem_max`.
+const SOCKET_BUFFER_LEN: usize = 4 << 20;
 /// A reader that stalls holds this much of its stream's data and no more.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Requests at once on one connection. quinn keeps a map entry per *allowed* stream: 100,000 cost
@@ -118,6 +127,8 @@ impl Bound {
         let mut config = EndpointConfig::new(Arc::new(reset_key));
         let cid_key = u64::from_le_bytes(*own("connection-id").first_chunk().expect("32 bytes begin with 8"));
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
+
+        config.max_udp_payload_size(DATAGRAM_LEN_MAX).expect("above QUIC's least, 1,200");
 
         // A peer may clear the bit that tells QUIC from control datagrams only if it is invited to.
         config.grease_quic_bit(false);
@@ -230,6 +241,10 @@ fn bind_both(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut tried = 1;
     loop {
         let udp = UdpSocket::bind(at)?;
+        let socket = socket2::SockRef::from(&udp);
+        // Where the system has less to give it is as well as it can be.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_LEN);
         match TcpListener::bind(udp.local_addr()?) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(error)
@@ -250,11 +265,14 @@ pub(super) fn usable(allowed: usize) -> usize {
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut search = MtuDiscoveryConfig::default();
+    search.upper_bound(DATAGRAM_LEN_MAX);
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("10 s are within QUIC's range");
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(search))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .max_concurrent_bidi_streams(VarInt::try_from(CALLS_MAX).expect("a small number"))
         .max_concurrent_uni_streams(VarInt::try_from(CONTROL_MAX).expect("a small number"))

@@ -173,14 +173,17 @@ impl Reader {
     pub(super) async fn rest(&mut self, len_max: usize) -> Result<Bytes, FrameError> {
         let Some(first) = self.chunk().await.map_err(FrameError::Read)? else { return Ok(Bytes::new()) };
         let Some(second) = self.chunk().await.map_err(FrameError::Read)? else { return Ok(first) };
-        let mut whole = BytesMut::from(first);
-        whole.extend_from_slice(&second);
+        // Put together once all are there: something that grows copies what it has again and again.
+        let (mut len, mut chunks) = (first.len() + second.len(), vec![first, second]);
         while let Some(chunk) = self.chunk().await.map_err(FrameError::Read)? {
-            if whole.len() + chunk.len() > len_max {
+            len += chunk.len();
+            if len > len_max {
                 return Err(FrameError::Short);
             }
-            whole.extend_from_slice(&chunk);
+            chunks.push(chunk);
         }
+        let mut whole = BytesMut::with_capacity(len);
+        chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
         Ok(whole.freeze())
     }
 
