@@ -205,6 +205,26 @@ impl Cluster {
         Ok(())
     }
 
+    /// The same, and waits until every other node has seen it die: none of them sends it anything from then on. On a
+    /// busy machine a call that comes sooner may still be sent to it, and is answered honestly instead of served.
+    pub async fn kill_noticed(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut node = self.take(name);
+        let deaths = async |by: &str| self.metric(by, "ringway_events_total", &[("kind", "died")]).await;
+        let mut before = BTreeMap::new();
+        for by in self.names() {
+            let seen = deaths(&by).await?;
+            before.insert(by, seen);
+        }
+        node.process.kill().await?;
+        wait::try_wait_for(&format!("all others see {name} die"), SETTLE_DEADLINE, async || {
+            for (by, before) in &before {
+                ensure!(deaths(by).await? > *before, "{by} has not seen it");
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Asks a node to end (SIGTERM: it drains) and waits until it has.
     pub async fn terminate(&mut self, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.take(name).process.terminate(deadline).await

@@ -1,5 +1,6 @@
 //! `/v1/events`: what happens to the cluster is told at every node, once, with what it came to.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use cluster_tests::real::binaries::ringway;
@@ -68,13 +69,19 @@ async fn a_death_and_a_takeover_are_told_at_every_node_with_how_many_sessions_we
     }
     cluster.kill("b").await.unwrap();
     for stream in &mut streams {
-        let taken = std::cell::Cell::new(0);
+        let (taken, died, verdict) = (Cell::new(0), Cell::new(false), Cell::new(false));
         let events = until(stream, |event| {
-            if event["kind"] == "takeover" {
-                assert_eq!(event["from"], "b", "{event}");
-                taken.set(taken.get() + event["sessions"].as_u64().unwrap());
+            match event["kind"].as_str() {
+                Some("takeover") => {
+                    assert_eq!(event["from"], "b", "{event}");
+                    taken.set(taken.get() + event["sessions"].as_u64().unwrap());
+                }
+                Some("died") => died.set(true),
+                Some("verdict") => verdict.set(true),
+                Some(_) | None => {}
             }
-            taken.get() == owned
+            // The others may have told of what they took before this node has seen the death.
+            taken.get() == owned && died.get() && verdict.get()
         })
         .await;
         let [died] = of(&events, "died")[..] else { panic!("it dies once: {events:#?}") };

@@ -70,7 +70,7 @@ async fn an_old_client_notices_nothing_when_its_sessions_owner_is_killed() {
     let long = json!({"name": "x".repeat(200_000)});
     let reply = client.ask(&base(&cluster, "b"), &call(1, "json_schema_2020_12_tool", long)).await.unwrap();
     assert!(said(&reply).is_some_and(|text| text.len() > 200_000));
-    cluster.kill(&owner).await.unwrap();
+    cluster.kill_noticed(&owner).await.unwrap();
     let bases = bases(&cluster);
     for id in 2..=5 {
         assert_eq!(client.count(&bases[id as usize % bases.len()], id).await.unwrap(), id);
@@ -154,7 +154,7 @@ async fn an_old_clients_session_begins_anew_when_its_server_died_with_its_node()
     let (mut client, owner) = owned_elsewhere(&cluster, "a").await;
     let entry = base(&cluster, "a");
     assert_eq!(client.count(&entry, 1).await.unwrap(), 1);
-    cluster.kill(&owner).await.unwrap();
+    cluster.kill_noticed(&owner).await.unwrap();
     servers.get_mut(&owner).unwrap().process.kill().await.unwrap();
     for counted in 1..=3 {
         assert_eq!(client.count(&entry, 10 + counted).await.unwrap(), counted);

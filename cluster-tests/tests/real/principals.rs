@@ -192,7 +192,7 @@ async fn a_session_stays_its_callers_when_its_owner_is_killed() {
     let session = alice.open(&cluster.url("a")).await;
     assert_eq!(alice.count(&cluster.url("b"), &session).await, 1);
     let owner = cluster.owner("b", &session).await.unwrap();
-    cluster.kill(&owner).await.unwrap();
+    cluster.kill_noticed(&owner).await.unwrap();
     for (counted, url) in (2..).zip(cluster.urls()) {
         let foreign = bob.post(&url, Some(&session), &call(7, "count", json!({}))).await;
         assert_eq!(foreign.status, 404, "{}", foreign.text());
@@ -212,7 +212,7 @@ async fn a_childs_session_that_begins_anew_elsewhere_stays_its_callers() {
     let session = alice.open(&cluster.url("a")).await;
     assert_eq!(alice.count(&cluster.url("b"), &session).await, 1);
     let owner = cluster.owner("b", &session).await.unwrap();
-    cluster.kill(&owner).await.unwrap();
+    cluster.kill_noticed(&owner).await.unwrap();
     let url = cluster.urls().remove(0);
     // The first request that comes is not its caller's, and begins nothing.
     assert_eq!(bob.post(&url, Some(&session), &call(7, "count", json!({}))).await.status, 404);

@@ -71,9 +71,7 @@ async fn prometheus_scrapes_a_cluster_and_finds_all_that_the_dashboard_asks_for(
         Ok(())
     };
     wait_for("all nodes are scraped", SCRAPED, up).await;
-    cluster.kill("a").await.unwrap();
-    // A call on its way to a node whose end nobody has noticed yet is answered honestly, and not by its count.
-    cluster.settled().await.unwrap();
+    cluster.kill_noticed("a").await.unwrap();
     wait_for("every panel shows something", SCRAPED, async || {
         use_all(&cluster, &mut sessions).await;
         for expression in &panels {

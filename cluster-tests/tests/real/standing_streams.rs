@@ -20,7 +20,7 @@ async fn a_stream_stays_open_when_its_owner_dies_and_no_event_is_lost_or_comes_t
     }
     assert_eq!(announced(&mut stream, 3).await, [1, 2, 3]);
 
-    cluster.kill(&owner).await.unwrap();
+    cluster.kill_noticed(&owner).await.unwrap();
     for n in 4..=6 {
         announce(&cluster.url(&entry), &session, n).await;
     }

@@ -59,12 +59,7 @@ async fn a_child_that_dies_between_two_calls_is_replaced_and_streams_stand_again
     let mut stream = session.listen(&cluster.url("b")).await.unwrap();
     for round in 1..=3u64 {
         kill(child_of(&cluster, &session).await);
-        wait_until("the child is gone", SOON, async || marked::all(&mark).is_empty()).await;
-        // What is written to it before its owner has noticed may have run.
-        wait_until("its owner knows", SOON, async || {
-            cluster.metric_of_all("ringway_children", &[]).await.is_ok_and(|children| children == 0.0)
-        })
-        .await;
+        is_gone(&cluster, &mark).await;
         assert_eq!(session.count(&cluster.url("c"), round).await.unwrap(), 1);
         let announce = call(10 + round, "announce", json!({"n": round, "after_ms": 300}));
         let reply = session.post(&cluster.url("a"), &announce).await.unwrap().reply().unwrap();
@@ -184,7 +179,7 @@ impl Frail {
     }
 
     async fn is_gone(&self) {
-        wait_until("no child is left", SOON, async || marked::all(&self.mark).is_empty()).await;
+        is_gone(&self.cluster, &self.mark).await;
     }
 }
 
@@ -241,6 +236,15 @@ async fn a_drained_nodes_sessions_go_on_elsewhere_and_its_children_are_gone() {
         assert!([1, 2].contains(&first), "{first}");
         assert_eq!(session.count(&cluster.urls()[1], 4).await.unwrap(), first + 1);
     }
+}
+
+/// Waits until there is no child any more and its owner has noticed: what is written to it before may have run.
+async fn is_gone(cluster: &Cluster, mark: &str) {
+    wait_until("the child is gone", SOON, async || marked::all(mark).is_empty()).await;
+    wait_until("its owner knows", SOON, async || {
+        cluster.metric_of_all("ringway_children", &[]).await.is_ok_and(|children| children == 0.0)
+    })
+    .await;
 }
 
 /// The process that serves the session now.

@@ -9,6 +9,7 @@ use cluster_tests::real::cluster::{Cluster, Plan};
 use cluster_tests::real::http::{self, Answer};
 use cluster_tests::real::mcp::{POST_HEADERS, initialize};
 use cluster_tests::real::route::Route;
+use cluster_tests::real::wait::wait_until;
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -23,7 +24,7 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_new_sessions_is_paced_and_calls_go_on_meanwhile() {
-    const CLIENTS: usize = 3_000;
+    const CLIENTS: usize = 2_000; // the last has its turn after 4 s of the 8 that it may wait
     const RATE: usize = 500;
     let server = Counting::start();
     let cluster = one_node(&server, RATE, "").await;
@@ -52,7 +53,7 @@ async fn a_storm_of_new_sessions_is_paced_and_calls_go_on_meanwhile() {
     let (calls, slowest) = calling.await.unwrap();
     println!("{sessions} sessions in {took:?}; {calls} calls meanwhile, the slowest {slowest:?}");
     assert_eq!(sessions, CLIENTS);
-    assert!(took > Duration::from_secs_f64(5.5), "{took:?}: faster than the rate");
+    assert!(took > Duration::from_secs_f64(3.5), "{took:?}: faster than the rate");
     assert!(calls > 5 && slowest < CALL_MAX, "{calls} calls, the slowest {slowest:?}");
     // A tenth of a second's may come at once, and on a busy machine what was sent evenly comes in bunches.
     let most = server.most_in_a_second();
@@ -83,7 +84,8 @@ async fn who_would_wait_too_long_is_told_when_to_come_back_and_a_storming_client
     let began = Instant::now();
     let modest = open(&url, "modest").await;
     assert!(opened(&modest).is_some(), "{}", modest.text());
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}: behind all the others", began.elapsed());
+    // Its turn is the next but one, in 0.1 s; behind all the others it would be in 8 s.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: behind all the others", began.elapsed());
     while let Some(answer) = storm.join_next().await {
         let answer = answer.unwrap();
         match opened(&answer) {
@@ -93,7 +95,8 @@ async fn who_would_wait_too_long_is_told_when_to_come_back_and_a_storming_client
     }
     println!("{sessions} sessions, {refused} told to come back later");
     assert_eq!(sessions + refused, 400, "each is answered");
-    assert!((150..=220).contains(&sessions), "{sessions}: 8 s of 20, and some more as those had their turn");
+    // 8 s of 20, and some more as those had their turn; what a stalled machine has missed is not made up for.
+    assert!((100..=220).contains(&sessions), "{sessions}");
 }
 
 #[tokio::test]
@@ -101,17 +104,27 @@ async fn who_leaves_while_it_waits_opens_nothing() {
     let server = Counting::start();
     let cluster = one_node(&server, 1, "").await;
     let url = cluster.url("a");
+    let opening = |count: usize| -> JoinSet<Answer> {
+        (0..count).map(|_| url.clone()).map(|url| async move { open(&url, "x").await }).collect()
+    };
     assert!(opened(&open(&url, "x").await).is_some());
-    let waits = tokio::time::timeout(Duration::from_millis(300), open(&url, "x")).await;
-    assert!(waits.is_err(), "it waits for its turn");
+    // Two in front of those that leave, whose turn is seconds away then: they have left by then on any machine.
+    let staying = opening(2);
+    wait_until("two wait", CALL_MAX, async || {
+        let taken = cluster.metric("a", "ringway_connections_total", &[("mouth", "clients")]).await;
+        taken.is_ok_and(|taken| taken >= 3.0)
+    })
+    .await;
+    let mut leaving = opening(4);
+    let waits = tokio::time::timeout(Duration::from_millis(300), leaving.join_next()).await;
+    assert!(waits.is_err(), "they wait for their turn");
+    leaving.shutdown().await;
     let began = Instant::now();
     assert!(opened(&open(&url, "x").await).is_some());
-    assert!(
-        began.elapsed() < Duration::from_millis(2_500),
-        "{:?}: behind one that had left",
-        began.elapsed()
-    );
-    assert_eq!(server.seen(), 2);
+    // The third turn from now, or the seventh.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: behind those that had left", began.elapsed());
+    assert!(staying.join_all().await.iter().all(|answer| opened(answer).is_some()));
+    assert_eq!(server.seen(), 4);
 }
 
 pub(crate) async fn one_node(server: &Counting, rate: usize, more: &str) -> Cluster {

@@ -72,7 +72,13 @@ async fn one_request_over_two_nodes_is_one_tree_of_the_clients_trace() {
     assert_eq!(traced.headers["tracestate"], "a=1,b=2");
     assert!(!alone.headers.contains_key("traceparent"), "{alone:?}");
     assert_eq!(passed.headers["traceparent"], unsampled.as_str());
-    assert_eq!(cluster.metric_of_all("ringway_spans_sent_total", &[]).await.unwrap(), 4.0);
+    // A node counts them when it has the collector's answer.
+    wait_for("both nodes know that all were taken", EXPORTED, async || {
+        let sent = cluster.metric_of_all("ringway_spans_sent_total", &[]).await?;
+        anyhow::ensure!(sent == 4.0, "{sent}");
+        Ok(())
+    })
+    .await;
     assert_eq!(cluster.metric_of_all("ringway_spans_dropped_total", &[]).await.unwrap(), 0.0);
 }
 
