@@ -12,7 +12,7 @@ pub(super) const CASE: &str = "bodies";
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-const SIZES: [(&str, usize); 3] = [("1 KiB", KIB), ("64 KiB", 64 * KIB), ("4 MiB", 4 * MIB)];
+pub(super) const SIZES: [(&str, usize); 3] = [("1 KiB", KIB), ("64 KiB", 64 * KIB), ("4 MiB", 4 * MIB)];
 
 const PRODUCTS: [Product; 9] = [
     Product::Direct,

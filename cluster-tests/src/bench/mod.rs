@@ -11,7 +11,8 @@
 //! `bare_proxy` are processes of their own, with `accept` below both; `children` starts them. `load` sends the requests,
 //! over one entry or, `mixed`, over all, in sessions that `owned` has opened; `process`, `cores` and `wire` ask the kernel.
 //! Beside the cases: `hold` puts one load on one peer, `observe` measures what it costs to be looked at, `soak` what
-//! sessions and streams leave behind, `steady` whether memory stays what it is for minutes.
+//! sessions and streams leave behind, `steady` whether memory stays what it is for minutes, `train` lets nodes do all of it
+//! for a build by profile.
 //!
 //! Time on a shared machine is mostly other people's noise. CPU time per request is less so, and it decides how
 //! many nodes a load needs: that is what most goals are about, as ratios between peers that were measured in turns.
@@ -42,6 +43,7 @@ mod stage;
 pub mod steady;
 mod streams;
 mod takeover;
+pub mod train;
 mod wire;
 
 use std::path::Path;

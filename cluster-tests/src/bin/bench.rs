@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster_tests::bench::{self, CASES, Size, peers::Product};
-use cluster_tests::real::places;
+use cluster_tests::real::{binaries, places};
 use tokio::runtime::{Builder, Runtime};
 
 /// The allocator of `ringway`, so that the bare proxy differs from it in nothing but what it does.
@@ -34,6 +34,9 @@ struct Arguments {
     /// The folder for bench.json, bench.md and bench.svg [default: target/bench]
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// The node to measure [default: built from this workspace]
+    #[arg(long, value_name = "FILE", global = true)]
+    ringway: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -69,6 +72,9 @@ enum Command {
         #[arg(long, value_name = "BYTES")]
         body: Option<usize>,
     },
+    /// All loads in turn on nodes that end by themselves, for builds that write a profile
+    #[command(hide = true)]
+    Train,
     /// The MCP server behind everything that is measured
     #[command(hide = true)]
     Backend,
@@ -99,6 +105,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(program) = arguments.ringway {
+        binaries::use_ringway(program)?;
+    }
     let Some(command) = arguments.command else {
         let size = match (arguments.quick, arguments.glance) {
             (true, _) => Size::QUICK,
@@ -119,6 +128,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let (is_paced, time) = (load == LoadKind::Paced, Duration::from_secs(seconds));
             one_thread()?.block_on(bench::hold::run(product, is_paced, body, time))
         }
+        Command::Train => one_thread()?.block_on(bench::train::run()),
         Command::Backend => one_thread()?.block_on(bench::backend::run()),
         Command::BareProxy { upstream } => as_a_node()?.block_on(bench::bare_proxy::run(&upstream)),
     }

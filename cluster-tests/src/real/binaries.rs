@@ -19,10 +19,17 @@ const BUILD_DEADLINE: Duration = Duration::from_secs(1200);
 /// Commands that ask a node something answer at once; one that hangs is a finding.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 
+static RINGWAY: OnceCell<PathBuf> = OnceCell::const_new();
+
 /// The `ringway` program.
 pub async fn ringway() -> anyhow::Result<PathBuf> {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    BUILT.get_or_try_init(|| build("ringway")).await.cloned()
+    RINGWAY.get_or_try_init(|| build("ringway")).await.cloned()
+}
+
+/// From now on it is this one, which somebody else has built. To be said before it is first wanted.
+pub fn use_ringway(program: PathBuf) -> anyhow::Result<()> {
+    let program = program.canonicalize().with_context(|| format!("no program {}", program.display()))?;
+    RINGWAY.set(program).context("ringway is in use already")
 }
 
 /// The MCP server of our own that the conformance suite and the counting clients use.

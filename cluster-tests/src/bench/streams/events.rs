@@ -20,7 +20,7 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const FIRSTS: usize = 100;
 
 /// One peer, one round.
-struct Measured {
+pub(super) struct Measured {
     cpu_ms: f64,
     p50_us: f64,
     p99_us: f64,
@@ -71,7 +71,7 @@ pub(super) async fn measure(
     Ok(())
 }
 
-async fn of_one(bench: &Bench, peer: &Peer, sessions: &[String]) -> anyhow::Result<Measured> {
+pub(super) async fn of_one(bench: &Bench, peer: &Peer, sessions: &[String]) -> anyhow::Result<Measured> {
     let mut firsts = Vec::with_capacity(FIRSTS);
     for session in sessions.iter().cycle().take(FIRSTS) {
         firsts.push(Stream::open(peer.at(), session, None).await?.1);

@@ -105,6 +105,16 @@ async fn of(bench: &Bench, is_wanted: fn(Product) -> bool, report: &mut Report) 
     Ok(())
 }
 
+/// Events on Ringway's streams, for their own sake.
+pub(super) async fn exercise(bench: &Bench, stage: &Stage) -> anyhow::Result<()> {
+    for way in &WAYS {
+        let peer = stage.peer(way.ringway).context("it is not on this stage")?;
+        let sessions = owned::sessions(&stage.ground.cluster, &[way.owner], events::STREAMS).await?.remove(0);
+        events::of_one(bench, peer, &sessions).await?;
+    }
+    Ok(())
+}
+
 fn memory_goals(way: &Way, rest: &rest::Rest, report: &mut Report) {
     let most = rest.most_of_a_node();
     for goal in MEMORY_GOALS_KIB {
