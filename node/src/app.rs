@@ -194,7 +194,7 @@ impl Node {
         tasks.spawn({
             let peers = peers.clone();
             async move {
-                peers.keep_renewed().await;
+                peers.keep_up().await;
                 anyhow::bail!("the peer endpoint is closed")
             }
         });

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
+
 use super::load::{self, CONNECTIONS, Expect, Load, Pace};
 use super::peers::Product;
 use super::rounds::Burden;
@@ -33,7 +35,8 @@ pub async fn run() -> anyhow::Result<()> {
     progress("event streams");
     streams::exercise(&bench, &stage).await?;
     for name in stage.ground.cluster.names() {
-        stage.ground.cluster.terminate(&name, END_DEADLINE).await?;
+        let status = stage.ground.cluster.terminate(&name, END_DEADLINE).await?;
+        ensure!(status.success(), "{name}: {status}");
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::lost_and_found::{announce, announced};
 
 const SOON: Duration = Duration::from_secs(30);
 /// A request beside ten thousand slow ones, on a busy machine.
-const SERVED: Duration = Duration::from_secs(10);
+const SERVED: Duration = Duration::from_secs(5);
 /// How long a client may take nothing, where that is tried. A test on a busy machine stands still for less.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 

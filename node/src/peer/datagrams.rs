@@ -10,6 +10,7 @@
 //! Nonces are random. Ten nodes that send 2,000 a second between them come to 2^36 in a year, of which
 //! two share a nonce with a probability of 2^-25; rotating the secret starts anew.
 
+use super::endpoint::DATAGRAMS_AT_ONCE;
 use super::link::Peers;
 use super::strangers::{At, Strangers};
 use crate::config::CLUSTER;
@@ -196,7 +197,7 @@ impl AsyncUdpSocket for QuicSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.quic.max_transmit_segments()
+        self.quic.max_transmit_segments().min(DATAGRAMS_AT_ONCE.into())
     }
 
     fn max_receive_segments(&self) -> usize {

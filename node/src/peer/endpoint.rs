@@ -13,6 +13,7 @@ use proto::wire::{CloseCode, Hello, HelloAck, Lane, StreamCode};
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
     VarInt,
+    congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -37,9 +38,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// a second.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// The payload of the longest datagram that is tried, where Ethernet's frames are longer than usual. On a path that takes
-/// less, the search for what it takes (RFC 8899) ends below. quinn hands ten datagrams to the system at once, which
-/// refuses more than 65,507 bytes, and then all ten are lost without a word.
-const DATAGRAM_LEN_MAX: u16 = 65_507 / 10;
+/// less, the search for what it takes (RFC 8899) ends below.
+const DATAGRAM_LEN_MAX: u16 = SENT_AT_ONCE_MAX / DATAGRAMS_AT_ONCE;
+/// What one call to the system takes over IPv4. quinn loses what is refused for its length without a word.
+const SENT_AT_ONCE_MAX: u16 = 65_507;
+/// As many as quinn would send at once anyway.
+pub(super) const DATAGRAMS_AT_ONCE: u16 = 10;
 /// What the system may hold of datagrams that have arrived, and of those that are to leave. Its own 208 KiB are too few for
 /// long bodies: what it drops is sent again, and a path that loses the longest datagrams is taken for one that has not
 /// room for them (RFC 8899, 4.3). Linux gives at most `net.core.rmem_max` and `wmem_max`.
@@ -145,7 +149,7 @@ impl Bound {
     }
 
     /// From now on these: the first identifies and seals, all are accepted. What is open stays open, and is
-    /// replaced by [`Peers::keep_renewed`](super::Peers::keep_renewed) and the lifelines themselves.
+    /// replaced by [`Peers::keep_up`](super::Peers::keep_up) and the lifelines themselves.
     ///
     /// # Errors
     /// If no keys can be made of them; then nothing has changed.
@@ -243,8 +247,12 @@ fn bind_both(at: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
         let udp = UdpSocket::bind(at)?;
         let socket = socket2::SockRef::from(&udp);
         // Where the system has less to give it is as well as it can be.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_LEN);
+        if socket.recv_buffer_size().is_ok_and(|len| len < SOCKET_BUFFER_LEN) {
+            let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN);
+        }
+        if socket.send_buffer_size().is_ok_and(|len| len < SOCKET_BUFFER_LEN) {
+            let _ = socket.set_send_buffer_size(SOCKET_BUFFER_LEN);
+        }
         match TcpListener::bind(udp.local_addr()?) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(error)
@@ -267,12 +275,17 @@ fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut search = MtuDiscoveryConfig::default();
     search.upper_bound(DATAGRAM_LEN_MAX);
+    // Ten datagrams (RFC 9002, 7.2), of the longest: of two alone the second would wait for the first one's
+    // acknowledgement, and that for a second.
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(u64::from(DATAGRAM_LEN_MAX * DATAGRAMS_AT_ONCE));
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("10 s are within QUIC's range");
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(search))
+        .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .max_concurrent_bidi_streams(VarInt::try_from(CALLS_MAX).expect("a small number"))
         .max_concurrent_uni_streams(VarInt::try_from(CONTROL_MAX).expect("a small number"))

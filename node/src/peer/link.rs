@@ -23,6 +23,10 @@ use tokio::sync::mpsc;
 /// node serves; past them a request is told so rather than left waiting.
 const CONNECTIONS_MAX: usize = 64;
 
+/// For each stream that was open at the same time as others quinn keeps 400 bytes or so, as long as the connection lasts. One
+/// that has carried more than this many is not kept once it carries none: another takes 2 ms to make.
+pub(super) const PEAK_KEPT: usize = 256;
+
 /// Proof of a death takes some 30 ms; a lifeline that was cut by something else must not keep requests
 /// back for longer than this.
 const SUSPECT_FOR: Duration = Duration::from_millis(300);
@@ -51,7 +55,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct LaneLink {
     open: Mutex<Vec<Arc<Greeted>>>,
-    /// Made under secrets that have changed since: what is in progress on them goes on, nothing begins.
+    /// Not used any more, because of other secrets or because they are not needed: what is in progress on them goes
+    /// on, nothing begins.
     retired: Mutex<Vec<Retired>>,
     /// Held while dialling, so that a burst of requests makes one connection and not one each; with
     /// the last failure, which is the answer to all who waited for that dial.
@@ -66,6 +71,8 @@ struct Greeted {
     node: NodeRef,
     proof: Proof,
     in_flight: AtomicUsize,
+    /// The most that there was at once.
+    peak: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -212,7 +219,8 @@ impl Link {
                 }
             }
         });
-        Ok(Greeted { connection, node: ack.node, proof, in_flight: AtomicUsize::new(0) })
+        let (in_flight, peak) = Default::default();
+        Ok(Greeted { connection, node: ack.node, proof, in_flight, peak })
     }
 
     fn lane(&self, lane: Lane) -> &LaneLink {
@@ -223,9 +231,9 @@ impl Link {
         }
     }
 
-    /// Puts a connection by the secrets of now in the place of those by earlier ones, and closes the latter
-    /// when nothing is in progress on them. Whether there is more to be done later.
-    pub(super) async fn renew(&self, bound: &Bound, lane: Lane) -> bool {
+    /// Puts a connection by the secrets of now in the place of those by earlier ones, takes those out of use that
+    /// are not needed, and closes either when nothing is in progress on them.
+    pub(super) async fn look_after(&self, bound: &Bound, lane: Lane) {
         let lane_link = self.lane(lane);
         if lane_link.has_outdated(&bound.credentials().keys) {
             match self.dial(bound, lane).await {
@@ -237,7 +245,7 @@ impl Link {
             }
         }
         lane_link.close_quiet();
-        lane_link.has_outdated(&bound.credentials().keys) || !lane_link.retired().is_empty()
+        lane_link.retire_unneeded();
     }
 
     /// Whether any connection is left.
@@ -297,6 +305,20 @@ impl LaneLink {
         }
     }
 
+    /// Of those on which nothing is in progress one is kept, if it has not carried too many.
+    fn retire_unneeded(&self) {
+        let (mut open, mut has_spare) = (self.open(), false);
+        let unneeded = open.extract_if(.., |greeted| {
+            let is_quiet = greeted.in_flight.load(Ordering::Relaxed) == 0;
+            let is_spare = is_quiet && !has_spare && greeted.peak.load(Ordering::Relaxed) <= PEAK_KEPT;
+            has_spare |= is_spare;
+            is_quiet && !is_spare
+        });
+        let unneeded: Vec<_> = unneeded.map(|greeted| Retired { greeted, was_quiet: false }).collect();
+        drop(open);
+        self.retired().extend(unneeded);
+    }
+
     /// Closes the retired ones on which nothing is in progress, at the second look that finds it so: the first
     /// may come before the other end knows that its last answer has arrived.
     fn close_quiet(&self) {
@@ -320,8 +342,7 @@ impl LaneLink {
         open.retain(|greeted| greeted.connection.close_reason().is_none());
         let greeted =
             open.iter().find(|greeted| greeted.in_flight.load(Ordering::Relaxed) < self.in_flight_max)?;
-        greeted.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { greeted: greeted.clone() })
+        Some(greeted.slot())
     }
 
     fn add(&self, greeted: Greeted) -> Result<Slot, DialError> {
@@ -329,10 +350,9 @@ impl LaneLink {
         if open.len() >= CONNECTIONS_MAX {
             return Err(DialError::Full);
         }
-        greeted.in_flight.fetch_add(1, Ordering::Relaxed);
         let greeted = Arc::new(greeted);
         open.push(greeted.clone());
-        Ok(Slot { greeted })
+        Ok(greeted.slot())
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Arc<Greeted>>> {
@@ -341,6 +361,15 @@ impl LaneLink {
 }
 
 impl Greeted {
+    /// Under the lock of those that are open, so that none is retired meanwhile.
+    fn slot(self: &Arc<Self>) -> Slot {
+        let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        if in_flight > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(in_flight, Ordering::Relaxed);
+        }
+        Slot { greeted: self.clone() }
+    }
+
     fn is_outdated(&self, keys: &Keys) -> bool {
         self.connection.close_reason().is_none() && keys.judge(&self.proof) != Trust::Current
     }
@@ -348,7 +377,7 @@ impl Greeted {
 
 impl Retired {
     fn close(&self) {
-        let code = VarInt::from_u32(CloseCode::OldSecret as u32);
-        self.greeted.connection.close(code, b"another one has taken its place");
+        let code = VarInt::from_u32(CloseCode::Unneeded as u32);
+        self.greeted.connection.close(code, b"nothing is in progress on it");
     }
 }

@@ -6,7 +6,7 @@
 //! node as the owner) receives one, [`calls`] keeps it from running twice; [`ask_once`] carries short
 //! questions, [`gossip`] chitchat's messages. [`datagrams`] shares QUIC's UDP socket for what must
 //! arrive at once or not at all, and [`lifeline`] is the TCP connection whose end tells of a death.
-//! [`renewal`] replaces connections when the secrets change, [`strangers`] bounds and counts those who have
+//! [`upkeep`] replaces connections when the secrets change, [`strangers`] bounds and counts those who have
 //! none of them.
 
 mod accept;
@@ -20,10 +20,10 @@ mod gossip;
 mod identity;
 mod lifeline;
 mod link;
-mod renewal;
 #[cfg(test)]
 mod scene;
 mod strangers;
+mod upkeep;
 
 pub(crate) use accept::Acceptor;
 pub(crate) use datagrams::ControlInbox;

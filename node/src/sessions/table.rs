@@ -175,9 +175,14 @@ impl Live {
         self.readers.get().is_some_and(|readers| readers.are_gone())
     }
 
-    /// It is not this node's any more: its places are free, whoever still looks at it.
-    fn go(&self) {
+    /// Its place at its upstream is free, whoever still looks at it.
+    fn leave(&self) {
         self.place.iter().for_each(|place| place.at.leave());
+    }
+
+    /// It is not this node's any more.
+    fn go(&self) {
+        self.leave();
         self.admitted.get().into_iter().for_each(|admitted| admitted.leave());
         self.readers().end(); // who asks later finds them ended
         if let Some(outbox) = self.outbox.get() {
@@ -331,6 +336,7 @@ impl Table {
         let mut entries = self.entries();
         let old = entries.live.get_mut(&live.nonce).filter(|old| std::ptr::eq(&raw const ***old, live));
         *old? = renewed.clone(); // unless it was given away, ended or found again meanwhile
+        live.leave();
         entries.custody.change(live.nonce, change, clock::now());
         self.changed.notify_one();
         Some(renewed)
@@ -427,7 +433,9 @@ impl Table {
     ) -> bool {
         let Some((route, place)) = settle(record) else { return false };
         let live = self.live((record.nonce, record.renewals, came), route, place, Some(Box::default()));
-        entries.live.insert(record.nonce, live).is_none()
+        let former = entries.live.insert(record.nonce, live);
+        former.as_ref().into_iter().for_each(|former| former.go());
+        former.is_none()
     }
 
     /// This node goes on under another incarnation, with what it owned if it is its own heir; says

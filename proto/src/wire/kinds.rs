@@ -95,4 +95,6 @@ pub enum CloseCode {
     NotThePeer = 2,
     /// It was made under a secret that this cluster has no more.
     OldSecret = 3,
+    /// Nothing is in progress on it, and its place is taken or not needed.
+    Unneeded = 4,
 }

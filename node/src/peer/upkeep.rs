@@ -1,54 +1,51 @@
-//! When the cluster's secrets change, every connection that this node has dialled is replaced by one that is
-//! proved by the secrets of now. What is in progress on the old one ends there, in its own time; only where
-//! the other end has proved itself by a secret that was removed is that time bounded (`endpoint::distrusted`,
-//! at both ends, so that it is enough if one of them knows).
+//! The connections that this node has dialled, kept as they should be.
+//!
+//! When the cluster's secrets change, each is replaced by one that is proved by the secrets of now. What is in
+//! progress on the old one ends there, in its own time; only where the other end has proved itself by a secret
+//! that was removed is that time bounded (`endpoint::distrusted`, at both ends, so that it is enough if one of
+//! them knows). And what a peak of requests took is given back after it.
 
 use super::link::{Link, Peers};
 use proto::wire::Lane;
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
-/// How often replaced connections are looked at, and those tried again that could not be replaced.
+/// How often connections are looked at, and those tried again that could not be replaced.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// And while there are none: a dial that was under way when the secrets changed adds one later.
-const LOOK_FOR_LATE_ONES_EVERY: Duration = Duration::from_secs(10);
 
 impl Peers {
     /// Runs until the endpoint is gone.
-    pub(crate) async fn keep_renewed(self: Arc<Self>) {
+    pub(crate) async fn keep_up(self: Arc<Self>) {
         let mut credentials = self.bound.credentials_until_changed();
         loop {
             credentials.borrow_and_update();
-            let more = self.renew().await;
-            let pause = if more { LOOK_EVERY } else { LOOK_FOR_LATE_ONES_EVERY };
+            self.look_after_all().await;
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
                 changed = credentials.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    /// All peers at once, since a dial to one that does not answer takes two seconds. Whether there is more to
-    /// be done later.
-    async fn renew(self: &Arc<Self>) -> bool {
-        let mut renewing = JoinSet::new();
+    /// All peers at once, since a dial to one that does not answer takes two seconds.
+    async fn look_after_all(self: &Arc<Self>) {
+        let mut all = JoinSet::new();
         for link in self.all_links() {
-            renewing.spawn(renew_link(self.clone(), link));
+            all.spawn(look_after(self.clone(), link));
         }
-        renewing.join_all().await.contains(&true)
+        all.join_all().await;
     }
 }
 
-async fn renew_link(peers: Arc<Peers>, link: Arc<Link>) -> bool {
-    let mut more = false;
+async fn look_after(peers: Arc<Peers>, link: Arc<Link>) {
     for lane in [Lane::Control, Lane::Calls, Lane::Streams] {
-        more |= link.renew(&peers.bound, lane).await;
+        link.look_after(&peers.bound, lane).await;
     }
-    more
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::link::PEAK_KEPT;
     use super::super::scene::{Node, SOON, node, relay, secrets, wait_until};
     use super::super::{Lifelines, Sign};
     use super::*;
@@ -84,7 +81,7 @@ mod tests {
     async fn what_is_in_progress_stays_on_its_connection_and_what_begins_gets_another() {
         let (a, b) = (node("a", &[1]), node("b", &[1]));
         let peers = Peers::new(a.bound.clone());
-        let _renewing = tokio::spawn(peers.clone().keep_renewed());
+        let _renewing = tokio::spawn(peers.clone().keep_up());
         let slot = peers.slot(b.addr, Lane::Calls).await.expect("a peer");
         let first = slot.connection().clone();
         // The dialling node is ahead of the other, then behind.
@@ -112,10 +109,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_peak_took_is_closed_when_it_is_over_and_one_connection_stays() {
+        let (a, b) = (node("a", &[1]), node("b", &[1]));
+        let peers = Peers::new(a.bound.clone());
+        let _keeping = tokio::spawn(peers.clone().keep_up());
+        let (mut slots, mut connections) = (Vec::new(), Vec::<Connection>::new());
+        while connections.len() < 3 {
+            let slot = peers.slot(b.addr, Lane::Calls).await.expect("room");
+            if connections.iter().all(|known| known.stable_id() != slot.connection().stable_id()) {
+                connections.push(slot.connection().clone());
+            }
+            slots.push(slot);
+        }
+        // Something is in progress on the second alone, and on the last nothing any more.
+        slots.retain(|slot| slot.connection().stable_id() == connections[1].stable_id());
+        timeout(SOON, connections[2].closed()).await.expect("there is a spare one, the first");
+        assert!(connections[..2].iter().all(|connection| connection.close_reason().is_none()));
+        drop(slots);
+        timeout(SOON, connections[1].closed()).await.expect("one is enough");
+        assert!(connections[0].close_reason().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_carried_very_many_is_not_kept_when_it_carries_none() {
+        let (a, b) = (node("a", &[1]), node("b", &[1]));
+        let peers = Peers::new(a.bound.clone());
+        let _keeping = tokio::spawn(peers.clone().keep_up());
+        let mut slots = Vec::new();
+        for _ in 0..=PEAK_KEPT {
+            slots.push(peers.slot(b.addr, Lane::Streams).await.expect("room"));
+        }
+        let swollen = slots[0].connection().clone();
+        slots.truncate(1);
+        assert!(swollen.close_reason().is_none(), "something is in progress on it");
+        drop(slots);
+        timeout(SOON, swollen.closed()).await.expect("it is not kept");
+        assert!(peers.slot(b.addr, Lane::Streams).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_connection_is_used_for_as_long_as_the_other_end_accepts_no_other() {
         let (a, b) = (node("a", &[1]), node("b", &[1]));
         let peers = Peers::new(a.bound.clone());
-        let _renewing = tokio::spawn(peers.clone().keep_renewed());
+        let _renewing = tokio::spawn(peers.clone().keep_up());
         let first = connection(&peers, &b).await;
         // Somebody has left out a step for the other node.
         take(&a, NEW_OLD);
