@@ -182,6 +182,11 @@ impl Outcome {
 }
 
 impl Load {
+    /// New sessions.
+    pub(super) fn opening(at: SocketAddr) -> Load {
+        Load { at, requests: vec![initialize(at); CONNECTIONS], expect: Expect::Opened }
+    }
+
     /// Puts the load on, over connections of its own.
     pub(super) async fn run(&self, pace: Pace) -> anyhow::Result<Outcome> {
         let mut clients = Vec::with_capacity(self.requests.len());

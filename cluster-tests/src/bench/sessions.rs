@@ -5,7 +5,7 @@
 //! growth of all nodes divided by the batch.
 
 use super::children::Child;
-use super::load::{self, CONNECTIONS, Expect, Load, Pace};
+use super::load::{CONNECTIONS, Load, Pace};
 use super::memory::{LOOK_EVERY, STILL_LOOKS, still};
 use super::report::{Figure, Goal, RINGWAY, Report, Spread};
 use super::{Bench, owned, progress};
@@ -32,8 +32,7 @@ async fn of(nodes: usize, bench: &Bench, report: &mut Report) -> anyhow::Result<
     progress(&format!("starting a backend and {setting} for sessions at rest"));
     let (size, backend) = (bench.size, Child::backend().await?);
     let cluster = Plan::nodes(nodes).config(owned::config(&owned::route(&backend.url))).start().await?;
-    let at = cluster.listen("a");
-    let load = Load { at, requests: vec![load::initialize(at); CONNECTIONS], expect: Expect::Opened };
+    let load = Load::opening(cluster.listen("a"));
 
     load.run(Pace::Counted { requests: WARM_UP }).await?;
     let first = resident(&cluster).await?;

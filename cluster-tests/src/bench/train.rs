@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::load::{self, CONNECTIONS, Expect, Load, Pace};
+use super::load::{Load, Pace};
 use super::peers::Product;
 use super::rounds::Burden;
 use super::stage::Stage;
@@ -28,9 +28,7 @@ pub async fn run() -> anyhow::Result<()> {
         for (_, len) in bodies::SIZES {
             peer.calls_of(len).run(Burden::Saturated.pace(TIME / 4)).await?;
         }
-        let requests = vec![load::initialize(peer.at()); CONNECTIONS];
-        let opening = Load { at: peer.at(), requests, expect: Expect::Opened };
-        opening.run(Pace::Counted { requests: SESSIONS }).await?;
+        Load::opening(peer.at()).run(Pace::Counted { requests: SESSIONS }).await?;
     }
     progress("event streams");
     streams::exercise(&bench, &stage).await?;

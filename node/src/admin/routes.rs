@@ -83,18 +83,12 @@ impl Resource {
 
     /// For whoever asks for something else.
     pub(super) fn known() -> String {
-        let paths = Self::ALL.map(|resource| match resource {
-            Self::Session => format!("{}ID ({})", resource.path(), resource.method()),
-            Self::Drain => format!("{} ({})", resource.path(), resource.method()),
-            Self::Livez
-            | Self::Readyz
-            | Self::Members
-            | Self::Ring
-            | Self::Lookup
-            | Self::Sessions
-            | Self::Traffic
-            | Self::Events
-            | Self::Metrics => resource.path().to_owned(),
+        let paths = Self::ALL.map(|resource| {
+            let id = if resource == Self::Session { "ID" } else { "" };
+            match resource.method() {
+                Method::GET => format!("{}{id}", resource.path()),
+                method => format!("{}{id} ({method})", resource.path()),
+            }
         });
         format!("known are {}", paths.join(", "))
     }

@@ -2,7 +2,7 @@
 
 use super::{
     calls::{Begun, Call, Calls, Done, KEPT_LEN_MAX},
-    endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX, distrusted, shown_on},
+    endpoint::{Bound, CALLS_MAX, CONTROL_MAX, STREAMS_MAX, close, distrusted, shown_on},
     forward::headers,
     frames::{Frame, FrameError, Reader, Writer},
     gossip::{self, Heard},
@@ -89,9 +89,9 @@ impl Acceptor {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => {
                 tracing::warn!(%from, %error, "a peer that does not greet");
-                return connection.close(VarInt::from_u32(CloseCode::BadHello as u32), b"greeting expected");
+                return close(&connection, CloseCode::BadHello, "greeting expected");
             }
-            Err(_) => return connection.close(VarInt::from_u32(CloseCode::BadHello as u32), b"no greeting"),
+            Err(_) => return close(&connection, CloseCode::BadHello, "no greeting"),
         };
         drop(unproved);
         let streams = match hello.lane {
@@ -105,7 +105,7 @@ impl Acceptor {
             _ = async { tokio::join!(self.requests(&connection), self.messages(&connection, &hello)) } => {}
             () = distrusted(credentials, &peer) => {
                 tracing::info!(%from, name = %hello.name, "a connection is closed that was proved by a removed secret");
-                connection.close(VarInt::from_u32(CloseCode::OldSecret as u32), b"a removed secret");
+                close(&connection, CloseCode::OldSecret, "a removed secret");
             }
         }
     }

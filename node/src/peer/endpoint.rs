@@ -209,7 +209,7 @@ impl Bound {
     /// Asks the node at `addr` for the highest incarnation it has seen under this node's name.
     pub(crate) async fn known_incarnation(&self, addr: SocketAddr, greeting: &Greeting) -> Option<u64> {
         let dialled = dial(self, greeting, addr, Lane::Control).await.ok()?;
-        dialled.connection.close(VarInt::from_u32(CloseCode::Leaving as u32), b"");
+        close(&dialled.connection, CloseCode::Leaving, "");
         Some(dialled.ack.known_inc)
     }
 }
@@ -227,6 +227,11 @@ pub(super) async fn distrusted(mut credentials: watch::Receiver<Arc<Credentials>
             return;
         }
     }
+}
+
+/// Closes a connection, and tells the other end why.
+pub(super) fn close(connection: &Connection, code: CloseCode, why: &str) {
+    connection.close(VarInt::from_u32(code as u32), why.as_bytes());
 }
 
 /// The key that the other end of a connection has shown.

@@ -1,7 +1,7 @@
 //! The connections to each peer: made when first needed, grown when full, dropped when dead.
 
 use super::endpoint::{
-    Bound, CALLS_MAX, CONTROL_MAX, DialError, Dialled, STREAMS_MAX, dial, distrusted, usable,
+    Bound, CALLS_MAX, CONTROL_MAX, DialError, Dialled, STREAMS_MAX, close, dial, distrusted, usable,
 };
 use super::identity::{Keys, Proof, Trust};
 use bytes::Bytes;
@@ -215,7 +215,7 @@ impl Link {
                 _ = open.closed() => {}
                 () = distrusted(credentials, &peer) => {
                     tracing::info!("a connection is closed that was proved by a removed secret");
-                    open.close(VarInt::from_u32(CloseCode::OldSecret as u32), b"a removed secret");
+                    close(&open, CloseCode::OldSecret, "a removed secret");
                 }
             }
         });
@@ -250,26 +250,19 @@ impl Link {
 
     /// Whether any connection is left.
     fn close_gone(&self, is_gone: impl Fn(NodeRef) -> bool) -> bool {
+        let stays = |greeted: &Greeted| {
+            let gone = is_gone(greeted.node);
+            if gone {
+                close(&greeted.connection, CloseCode::NotThePeer, "not a member any more");
+            }
+            !gone
+        };
         let mut any = false;
         for lane in [&self.control, &self.calls, &self.streams] {
             let mut open = lane.open();
-            open.retain(|greeted| {
-                let gone = is_gone(greeted.node);
-                if gone {
-                    let code = VarInt::from_u32(CloseCode::NotThePeer as u32);
-                    greeted.connection.close(code, b"not a member any more");
-                }
-                !gone
-            });
+            open.retain(|greeted| stays(greeted));
             any |= !open.is_empty();
-            lane.retired().retain(|retired| {
-                let gone = is_gone(retired.greeted.node);
-                if gone {
-                    let code = VarInt::from_u32(CloseCode::NotThePeer as u32);
-                    retired.greeted.connection.close(code, b"not a member any more");
-                }
-                !gone
-            });
+            lane.retired().retain(|retired| stays(&retired.greeted));
         }
         any
     }
@@ -377,7 +370,6 @@ impl Greeted {
 
 impl Retired {
     fn close(&self) {
-        let code = VarInt::from_u32(CloseCode::Unneeded as u32);
-        self.greeted.connection.close(code, b"nothing is in progress on it");
+        close(&self.greeted.connection, CloseCode::Unneeded, "nothing is in progress on it");
     }
 }

@@ -97,7 +97,8 @@ impl Sessions {
         let Row { record, whose, served } = row;
         let said = serde_json::from_slice::<Value>(&record.initialize).unwrap_or_default();
         let asked_for = said["params"]["protocolVersion"].as_str();
-        let served = served.clone().unwrap_or_default();
+        let served = served.unwrap_or_default();
+        let protocol = served.protocol.or_else(|| mcp::Revision::named(asked_for?));
         Seen {
             nonce: record.nonce,
             birth: record.birth.clone(),
@@ -107,9 +108,7 @@ impl Sessions {
             idle_s: served.idle_s,
             streams: served.streams,
             client: client(&said["params"]["clientInfo"]),
-            protocol: served
-                .protocol
-                .or_else(|| mcp::Revision::named(asked_for?).map(|revision| Arc::from(revision.name()))),
+            protocol: protocol.map(|revision| Arc::from(revision.name())),
         }
     }
 }
@@ -123,12 +122,12 @@ pub(super) struct Row {
 }
 
 /// How a session is being served.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Served {
     pub(super) is_idle: bool,
     pub(super) idle_s: u32,
     pub(super) streams: u32,
-    pub(super) protocol: Option<Arc<str>>,
+    pub(super) protocol: Option<mcp::Revision>,
 }
 
 /// `name/version`, as a client calls itself.

@@ -59,7 +59,7 @@ impl Table {
             is_idle: self.is_idle(live, IDLE_AFTER),
             idle_s: if is_busy { 0 } else { seconds(self.idle_for(live).as_secs()) },
             streams: streams + u32::from(is_read),
-            protocol: live.protocol.get().map(|revision| Arc::from(revision.name())),
+            protocol: live.protocol.get().copied(),
         }
     }
 }
